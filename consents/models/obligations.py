@@ -1,0 +1,149 @@
+"""What is owed to organizations: one message per act and party, and the evidence they answer with."""
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from providers.ids import uuid7
+from providers.models import Organization
+
+from .agreements import Consent, Subscription
+from .people import Person
+
+
+class Delivery(models.Model):
+    """One message owed to one organization until it is acknowledged and completed (전달). The row is the queue."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("보낼 준비")
+        SENT = "sent", _("보냄")
+        RECEIVED = "received", _("받았다고 함")
+        STOPPED = "stopped", _("멈췄다고 함")
+        ERASED = "erased", _("지웠다고 서명함")
+        RETRYING = "retrying", _("다시 보내는 중")
+        CHECKING = "checking", _("확인하는 중")
+        DEAD = "dead", _("사람이 처리해야 함")
+        MANUAL = "manual", _("업무함에서 기다림")
+
+    class Role(models.TextChoices):
+        OPERATOR = "operator", _("마이데이터 회사")
+        SOURCE = "source", _("내 정보를 가지고 있는 곳")
+        RECIPIENT = "recipient", _("정보를 건네받은 곳")
+
+    class Goal(models.TextChoices):
+        RECEIVED = "received", _("받으면 끝")
+        STOPPED = "stopped", _("멈추면 끝")
+        ERASED = "erased", _("지우면 끝")
+
+    id = models.BigAutoField(primary_key=True)
+    jti = models.UUIDField(unique=True, default=uuid7, editable=False, help_text="one per act and party")
+    txn = models.UUIDField(help_text="one per act")
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="deliveries")
+    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="deliveries")
+    consent = models.ForeignKey(Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="deliveries")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries")
+    role = models.CharField(max_length=9, choices=Role)
+    event = models.CharField(max_length=30)
+    goal = models.CharField(max_length=8, choices=Goal)
+    state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
+    version = models.PositiveIntegerField(help_text="the subscription's version after the act")
+    body = models.TextField(help_text="native body, sent as these bytes on every attempt")
+    set_compact = models.TextField(help_text="the signed SET (RFC 8417) inside the body")
+    overtaken = models.BooleanField(default=False, help_text="a later stop made this grant pointless")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    lease_token = models.UUIDField(null=True, blank=True)
+    http_status = models.PositiveSmallIntegerField(null=True, blank=True)
+    last_error = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True, blank=True)
+    received_at = models.DateTimeField(null=True, blank=True)
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    erased_at = models.DateTimeField(null=True, blank=True)
+    refused_at = models.DateTimeField(null=True, blank=True)
+    refusal = models.CharField(max_length=300, blank=True)
+    due_at = models.DateTimeField(null=True, blank=True, help_text="deadline of the next step; null when nothing is owed")
+    closed_at = models.DateTimeField(null=True, blank=True, help_text="goal reached, or refused with a legal basis")
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(name="act_is_told_to_each_party_once", fields=["txn", "organization"]),
+            models.CheckConstraint(
+                name="sent_delivery_knows_when", condition=~Q(state="sent") | Q(sent_at__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="received_delivery_knows_when", condition=~Q(state="received") | Q(received_at__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="stopped_delivery_knows_when", condition=~Q(state="stopped") | Q(stopped_at__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="erased_delivery_knows_when", condition=~Q(state="erased") | Q(erased_at__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="waiting_delivery_knows_its_next_try",
+                condition=~Q(state__in=["queued", "retrying"]) | Q(next_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="lease_has_token_and_end",
+                condition=Q(lease_token__isnull=True, lease_until__isnull=True)
+                | Q(lease_token__isnull=False, lease_until__isnull=False),
+            ),
+        ]
+        indexes = [
+            # propagation.claim
+            models.Index(name="due_deliveries", fields=["next_at"], condition=Q(state__in=["queued", "retrying"])),
+            # propagation.claim: order within one subscription and party
+            models.Index(
+                name="waiting_in_order",
+                fields=["subscription", "organization", "id"],
+                condition=Q(state__in=["queued", "retrying"]),
+            ),
+            # overdue list of the regulator and the desk's inbox
+            models.Index(
+                name="open_obligations", fields=["organization", "due_at"], condition=Q(closed_at__isnull=True)
+            ),
+            models.Index(name="open_by_deadline", fields=["due_at"], condition=Q(closed_at__isnull=True)),
+            models.Index(name="deliveries_of_a_subscription", fields=["subscription", "id"]),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.jti)
+
+
+class Evidence(models.Model):
+    """A statement by an organization that it stopped, erased, or lawfully keeps; kept with its digest."""
+
+    class Status(models.TextChoices):
+        STOPPED = "stopped", _("멈춤")
+        ERASED = "erased", _("지움")
+        RETAINED = "retained", _("법에 따라 보관")
+
+    class Means(models.TextChoices):
+        SIGNED = "signed", _("회사 서버가 서명함")
+        DESK = "desk", _("담당자가 업무함에서 확인함")
+
+    jti = models.CharField(max_length=100)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="evidence")
+    delivery = models.ForeignKey(Delivery, on_delete=models.PROTECT, related_name="evidence")
+    status = models.CharField(max_length=8, choices=Status)
+    means = models.CharField(max_length=6, choices=Means)
+    digest = models.CharField(max_length=71, help_text="sha256: of the bytes received")
+    document = models.TextField(help_text="compact JWS, or JSON of the desk's confirmation")
+    report_url = models.CharField(max_length=500, blank=True, help_text="never fetched by the portal")
+    stated_at = models.DateTimeField(help_text="when they say it was done")
+    received_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name_plural = "evidence"
+        constraints = [
+            models.UniqueConstraint(name="evidence_id_is_used_once_per_organization", fields=["organization", "jti"]),
+            models.CheckConstraint(name="evidence_has_a_digest", condition=Q(digest__startswith="sha256:")),
+        ]
+
+    def __str__(self) -> str:
+        return self.jti
