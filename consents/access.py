@@ -1,0 +1,136 @@
+"""Who may reach what: fetching and permission in one step, and the guard in front of every page.
+
+Every view says who it is for with one of the marks below; the guard lets nobody else through, and nobody at all where
+the mark is missing. What belongs to somebody else does not exist (404), so that nothing can be found out by asking.
+"""
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from django.shortcuts import get_object_or_404
+from django.urls import Resolver404, resolve, reverse
+from django.utils.cache import add_never_cache_headers
+from django.utils.translation import gettext as _
+
+from consents.models import Consent, ConsentRequest, Delivery, Member, Notice, Subscription
+
+PUBLIC, PERSON, REGULATOR, OPERATOR_ADMIN, SIGNED_IN, API = (
+    "public", "person", "regulator", "operator_admin", "signed_in", "api",
+)  # fmt: skip
+# Pages of libraries, which carry no mark of ours: sign-in looks after itself, the rest is public by nature.
+LIBRARIES = ("allauth.", "django.views.i18n", "django_prometheus.", "drf_spectacular.", "django.views.static", "django.contrib.staticfiles")
+
+
+def _mark(rule):
+    def mark(view):
+        view.access = rule
+        return view
+
+    return mark
+
+
+public = _mark(PUBLIC)
+person = _mark(PERSON)
+regulator = _mark(REGULATOR)
+operator_admin = _mark(OPERATOR_ADMIN)
+signed_in = _mark(SIGNED_IN)
+
+
+def role(user) -> str | None:
+    """person, regulator or operator_admin; None for a visitor. An account has exactly one role."""
+    if not user.is_authenticated:
+        return None
+    if not hasattr(user, "_role"):
+        member = Member.objects.select_related("organization").filter(person=user).first()
+        user._role = member.role if member else PERSON
+        user.organization = member.organization if member else None
+    return user._role
+
+
+def rule_of(view) -> str | None:
+    """The access rule of a view function, or of the class behind it; None where nobody decided."""
+    target = getattr(view, "view_class", None) or getattr(view, "cls", None) or view
+    rule = getattr(target, "access", None) or getattr(view, "access", None)
+    if rule is None and target.__module__.startswith(LIBRARIES):
+        return PUBLIC
+    return rule
+
+
+class GuardMiddleware:
+    """Refuses every page to whoever it is not for, and keeps signed-in pages out of every cache."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        if getattr(request, "user", None) is not None and request.user.is_authenticated:
+            add_never_cache_headers(response)
+            response["Cache-Control"] = "no-store, private"
+        return response
+
+    def process_view(self, request, view, args, kwargs):
+        rule = rule_of(view)
+        if rule in (PUBLIC, API):
+            return None
+        if rule is None:
+            raise PermissionDenied(_("아직 열리지 않은 페이지예요."))
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("start"))
+        if rule != SIGNED_IN and role(request.user) != rule:
+            raise PermissionDenied(_("이 페이지는 다른 역할의 계정으로 볼 수 있어요."))
+        return None
+
+
+def own_subscription(request, pk) -> Subscription:
+    return get_object_or_404(
+        Subscription.objects.select_related("service", "operator", "terms"), pk=pk, person=request.user
+    )
+
+
+def own_consent(request, pk) -> Consent:
+    related = ("subscription__service", "subscription__operator", "source", "recipient", "terms_item")
+    return get_object_or_404(Consent.objects.select_related(*related), pk=pk, person=request.user)
+
+
+def own_notice(request, pk) -> Notice:
+    return get_object_or_404(Notice.objects.select_related("subscription"), pk=pk, person=request.user)
+
+
+def open_request(request, pk) -> ConsentRequest:
+    """A lodged request: for anybody who holds its unguessable id, until one person takes it up."""
+    related = ("service__organization", "terms", "organization")
+    lodged = get_object_or_404(ConsentRequest.objects.select_related(*related), pk=pk)
+    if lodged.person_id not in (None, request.user.pk):
+        raise Http404
+    return lodged
+
+
+def organization_delivery(organization, jti) -> Delivery:
+    """One of this organization's own deliveries."""
+    return get_object_or_404(Delivery.objects.select_related("organization"), jti=jti, organization=organization)
+
+
+def navigation(request) -> dict:
+    """Template context: the links for this visitor's role, and how many notices wait."""
+    user = getattr(request, "user", None)
+    who = role(user) if user is not None else None
+    links = {
+        PERSON: [(_("내 정보"), "me"), (_("정리하기"), "review"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
+        REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue")],
+        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries")],
+        None: [(_("마이데이터 회사"), "operators"), (_("서비스"), "services")],
+    }[who]  # fmt: skip
+    try:
+        current = resolve(request.path_info).url_name
+    except Resolver404:  # an unknown address still gets its 404 page with navigation
+        current = None
+    waiting = Notice.objects.filter(person=user, answer="").count() if who == PERSON else 0
+    return {
+        "nav": [{"label": label, "url": reverse(name), "current": name == current} for label, name in links],
+        "notice_count": waiting,
+        "visitor_role": who,
+        "DEMO": settings.DEMO,
+        "SANDBOX_URL": settings.SANDBOX_URL,
+    }

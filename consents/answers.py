@@ -1,0 +1,163 @@
+"""WRITES what organizations answer: received, stopped, erased, or lawfully kept; and what that means for an erasure."""
+
+import datetime
+import uuid
+
+from django.db import transaction
+from django.db.models import Q
+
+from consents import ledger
+from consents.actors import Actor
+from consents.ledger import Fact
+from consents.models import Consent, Delivery, Evidence, Subscription
+from consents.propagation import RANK, deadline, write_entry
+
+
+class UnknownDelivery(Exception):
+    """No such delivery for this organization."""
+
+
+class WrongOrder(Exception):
+    """The statement goes backwards, or speaks of something that was not asked."""
+
+
+class IdReused(Exception):
+    """The evidence id was used before for other bytes."""
+
+
+def acknowledge(jti: uuid.UUID, *, organization, by: Actor, at: datetime.datetime) -> Delivery:
+    """The organization says it has received the message. Early and double answers are fine.
+
+    Raises UnknownDelivery when the id is not one of this organization's."""
+    with transaction.atomic():
+        delivery = _own(jti, organization)
+        if RANK.get(delivery.state, 0) >= RANK["received"]:
+            return delivery
+        _forward(delivery, Delivery.State.RECEIVED, at=at)
+        write_entry(delivery, "delivery.received", state="received", by=by, at=at)
+    return delivery
+
+
+def complete(
+    delivery_jti: uuid.UUID,
+    *,
+    organization,
+    evidence: Evidence,
+    basis: str = "",
+    by: Actor,
+    at: datetime.datetime,
+) -> Delivery:
+    """The organization proves that it stopped, erased, or lawfully keeps (status `retained`, with `basis`).
+
+    `evidence` is an unsaved row; it is saved with the change. Raises UnknownDelivery, or WrongOrder when the
+    statement goes backwards, nothing was to be stopped, or erasing was never asked but is refused."""
+    with transaction.atomic():
+        delivery = _own(delivery_jti, organization)
+        if delivery.goal == Delivery.Goal.RECEIVED:
+            raise WrongOrder("nothing was to be stopped")
+        if evidence.status == Evidence.Status.RETAINED:
+            _refuse(delivery, basis=basis, at=at)
+        elif RANK.get(delivery.state, 0) >= RANK[evidence.status]:
+            raise WrongOrder(f"the delivery is already {delivery.state}")
+        else:
+            _forward(delivery, evidence.status, at=at)
+        evidence.delivery, evidence.organization, evidence.received_at = delivery, organization, at
+        evidence.save(force_insert=True)
+        if evidence.status != Evidence.Status.RETAINED:
+            write_entry(delivery, f"delivery.{evidence.status}", state=evidence.status, by=by, at=at, evd=evidence.digest)
+        if evidence.status in {Evidence.Status.ERASED, Evidence.Status.RETAINED}:
+            _settle_erasure(delivery, evidence, basis=basis, by=by, at=at)
+    return delivery
+
+
+def _own(jti: uuid.UUID, organization) -> Delivery:
+    # The subscription is locked first, as in lifecycle: one order of locks, no deadlock.
+    subscription = (
+        Subscription.objects.select_for_update(no_key=True, of=("self",))
+        .filter(deliveries__jti=jti, deliveries__organization=organization)
+        .first()
+    )
+    if subscription is None:
+        raise UnknownDelivery(str(jti))
+    return (
+        Delivery.objects.select_for_update(no_key=True, of=("self",))
+        .select_related("organization", "subscription__operator", "subscription__person", "consent")
+        .get(jti=jti)
+    )
+
+
+def _forward(delivery: Delivery, state: str, *, at) -> None:
+    """Move to `state`, filling in the steps that were jumped over, and take the row out of the queue."""
+    reached = RANK[state]
+    for step, name in (("sent", "sent_at"), ("received", "received_at"), ("stopped", "stopped_at"), ("erased", "erased_at")):
+        if RANK[step] <= reached and getattr(delivery, name) is None:
+            setattr(delivery, name, at)
+    delivery.state = state
+    delivery.next_at = delivery.lease_until = delivery.lease_token = None
+    delivery.last_error = ""
+    done = reached >= RANK[delivery.goal]
+    delivery.closed_at = at if done else delivery.closed_at
+    delivery.due_at = None if done else deadline(_next_step(state), created_at=delivery.created_at, goal=delivery.goal)
+    delivery.save()
+
+
+def _refuse(delivery: Delivery, *, basis: str, at) -> None:
+    if delivery.goal != Delivery.Goal.ERASED or delivery.state == Delivery.State.ERASED:
+        raise WrongOrder("erasing was not asked, or has already been confirmed")
+    if RANK.get(delivery.state, 0) < RANK["stopped"]:
+        _forward(delivery, Delivery.State.STOPPED, at=at)
+    delivery.refused_at = delivery.closed_at = at
+    delivery.refusal, delivery.due_at = basis[:300], None
+    delivery.save()
+
+
+def _settle_erasure(delivery: Delivery, evidence: Evidence, *, basis: str, by: Actor, at) -> None:
+    """Write the erasure's outcome on the rows it was asked for. Only the operator's word settles a subscription."""
+    subscription = delivery.subscription
+    confirmed = evidence.status == Evidence.Status.ERASED
+    changes = (
+        {"erasure": "confirmed", "erasure_confirmed_at": at}
+        if confirmed
+        else {"erasure": "refused", "erasure_refusal": basis[:300]}
+    )
+    asked = Q(erasure="requested") | Q(erasure="refused") if confirmed else Q(erasure="requested")
+    consents = Consent.objects.filter(asked, subscription=subscription)
+    if delivery.consent_id:
+        consents = consents.filter(pk=delivery.consent_id)
+    if delivery.role == Delivery.Role.RECIPIENT:
+        consents = consents.filter(recipient=delivery.organization)
+    elif delivery.consent_id is None:
+        consents = consents.exclude(kind=Consent.Kind.THIRD_PARTY, recipient__in=_told(delivery))
+    if delivery.role == Delivery.Role.OPERATOR or not delivery.consent_id:
+        consents.update(**changes)
+    if delivery.role == Delivery.Role.OPERATOR and delivery.consent_id is None:
+        type(subscription).objects.filter(asked, pk=subscription.pk).update(**changes)
+    ledger.append(
+        [
+            Fact(
+                "erasure.confirmed" if confirmed else "erasure.refused",
+                person=subscription.person,
+                operator=subscription.operator,
+                party=delivery.organization,
+                subscription=subscription,
+                consent=delivery.consent,
+                jti=delivery.jti,
+                fields={
+                    "sbs": subscription.pk, "con": delivery.consent_id, "opr": delivery.organization.code,
+                    "evd": evidence.digest, "mth": evidence.means, "bas": basis or None, "jti": delivery.jti,
+                },
+            )  # fmt: skip
+        ],
+        by=by,
+        at=at,
+        txn=delivery.txn,
+    )
+
+
+def _told(delivery: Delivery):
+    """Third parties that answer for themselves in this act."""
+    return Delivery.objects.filter(txn=delivery.txn, role=Delivery.Role.RECIPIENT).values("organization_id")
+
+
+def _next_step(state: str) -> str:
+    return {"sent": "received", "received": "stopped", "stopped": "erased"}.get(state, "received")

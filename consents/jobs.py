@@ -1,0 +1,25 @@
+"""Jobs that the clock rings: each finds its own work, and is safe to run twice at once."""
+
+from celery import shared_task
+from django.utils import timezone
+
+from consents import lifecycle, propagation, speedbump
+from consents.actors import Actor
+
+
+@shared_task
+def deliver() -> int:
+    """Send what is due; returns how many messages were tried."""
+    return propagation.deliver_due(now=timezone.now)
+
+
+@shared_task
+def expire() -> dict:
+    """End what the calendar ends."""
+    return lifecycle.expire_due(by=Actor.system("expire"), at=timezone.now())
+
+
+@shared_task
+def warn() -> dict:
+    """Raise the speed bump's notices for everybody."""
+    return speedbump.raise_due(by=Actor.system("warn"), at=timezone.now())

@@ -1,0 +1,118 @@
+"""WRITES ledger entries. The only way in; refuses to run outside a transaction."""
+
+import datetime
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connection
+
+from consents.actors import Actor
+from consents.models import EntryIndex
+from providers import policy, vault
+
+from . import disclosures, entries
+
+_EVENT = "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (%s, %s, %s)"
+_DISCLOSURE = (
+    "INSERT INTO ledger.disclosure (event_id, name, digest, ciphertext, subject_key_id, retain_until)"
+    " VALUES (%s, %s, %s, %s, %s, %s)"
+)
+
+
+class OutsideTransaction(RuntimeError):
+    """An entry must commit together with the rows it speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that happened. The references are what search and history use; `fields` go into the entry."""
+
+    typ: str
+    person: Any = None
+    operator: Any = None
+    party: Any = None
+    subscription: Any = None
+    consent: Any = None
+    jti: uuid.UUID | None = None
+    reason: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def append(
+    facts: Sequence[Fact], *, by: Actor, at: datetime.datetime, txn: uuid.UUID | None = None
+) -> list[entries.Sealed]:
+    """Write entries, their encrypted disclosures and their index rows, in the caller's transaction.
+
+    `txn` names the act they belong to. Every entry discloses `at` and `by`, and `sub` (the pairwise pseudonym)
+    where a person and an operator are known. Raises OutsideTransaction, or entries.UnknownField.
+    """
+    if not connection.in_atomic_block:
+        raise OutsideTransaction("ledger.append needs the transaction of the change it records")
+    sealed, events, hidden, index = [], [], [], []
+    keys: dict[Any, tuple[uuid.UUID | None, bytes]] = {}
+    keep_until = _retained_until(at)
+    for fact in facts:
+        subject = pseudonym(fact.person, fact.operator)
+        entry = entries.seal(fact.typ, at=at, fields=_fields(fact, by=by, at=at, txn=txn, subject=subject))
+        owner = fact.person.pk if fact.person else None
+        if owner not in keys:
+            keys[owner] = disclosures.person_key(fact.person) if fact.person else (None, disclosures.public_key_bytes())
+        key_id, key = keys[owner]
+        events.append((entry.event_id, entry.entry, entry.typ))
+        hidden += [
+            (
+                entry.event_id,
+                name,
+                entries.digest(disclosure),
+                disclosures.encrypt(key, event_id=entry.event_id, name=name, disclosure=disclosure),
+                key_id,
+                keep_until,
+            )
+            for name, disclosure in entry.disclosures.items()
+        ]
+        index.append(_index_row(fact, entry, by=by, at=at, txn=txn, subject=subject))
+        sealed.append(entry)
+    with connection.cursor() as cursor:
+        cursor.executemany(_EVENT, events)
+        cursor.executemany(_DISCLOSURE, hidden)
+    EntryIndex.objects.bulk_create(index)
+    return sealed
+
+
+def pseudonym(person, operator) -> str:
+    """The person's name towards one operator: pairwise, so that two operators cannot compare."""
+    return vault.pseudonym(str(operator.pk), str(person.pk)) if person and operator else ""
+
+
+def _fields(fact: Fact, *, by: Actor, at, txn, subject: str) -> dict[str, Any]:
+    allowed = entries.FIELDS.get(fact.typ, frozenset())
+    known = {"at": at, "by": by.kind, "txn": txn, "rsn": fact.reason or None, "sub": subject or None}
+    automatic = {name: value for name, value in known.items() if value is not None and name in allowed}
+    return automatic | fact.fields
+
+
+def _index_row(fact: Fact, entry: entries.Sealed, *, by: Actor, at, txn, subject: str) -> EntryIndex:
+    return EntryIndex(
+        event_id=entry.event_id,
+        typ=fact.typ,
+        at=at,
+        txn=txn,
+        person=fact.person,
+        operator=fact.operator,
+        party=fact.party,
+        subscription=fact.subscription,
+        consent=fact.consent,
+        jti=fact.jti,
+        subject=subject,
+        actor_kind=by.kind,
+        actor_id=by.id,
+        reason=fact.reason,
+    )
+
+
+def _retained_until(at: datetime.datetime) -> datetime.datetime:
+    """End of the legal hold: processing records are kept three years (신용정보법 제20조②)."""
+    years = policy.number("PROCESSING_RECORD_YEARS", on=at.astimezone(entries.SEOUL).date())
+    return at + datetime.timedelta(days=366 * years)

@@ -1,0 +1,60 @@
+"""Salts and values, encrypted under a key per person, so that they can be shredded one day."""
+
+import base64
+import json
+import secrets
+import uuid
+from typing import Any
+
+from consents.models import Disclosure, PersonKey
+from providers import vault
+from providers.ids import uuid7
+
+
+def _aad(event_id: uuid.UUID, name: str) -> bytes:
+    return event_id.bytes + name.encode("ascii")
+
+
+def encrypt(key: bytes, *, event_id: uuid.UUID, name: str, disclosure: str) -> bytes:
+    return vault.seal(disclosure.encode("ascii"), aad=_aad(event_id, name), key=key)
+
+
+def decrypt(key: bytes, *, event_id: uuid.UUID, name: str, ciphertext: bytes) -> str:
+    return vault.unseal(ciphertext, aad=_aad(event_id, name), key=key).decode("ascii")
+
+
+def person_key(person) -> tuple[uuid.UUID, bytes]:
+    """The id and the clear bytes of a person's data key; made at the first use."""
+    row = PersonKey.objects.filter(person=person).first()
+    if row is None:
+        fresh = PersonKey(id=uuid7(), person=person)
+        fresh.wrapped = vault.seal(secrets.token_bytes(32), aad=fresh.id.bytes)
+        PersonKey.objects.bulk_create([fresh], ignore_conflicts=True)
+        row = PersonKey.objects.get(person=person)
+    return row.id, vault.unseal(bytes(row.wrapped), aad=row.id.bytes)
+
+
+def public_key_bytes() -> bytes:
+    """The key for disclosures that belong to no person (terms, licences, channels)."""
+    return vault.derived_key("ledger disclosures without a person")
+
+
+def decode(disclosure: str) -> tuple[str, Any]:
+    """Name and value of a disclosure."""
+    _salt, name, value = json.loads(base64.urlsafe_b64decode(disclosure + "=" * (-len(disclosure) % 4)))
+    return name, value
+
+
+def disclosed(event_ids: list[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
+    """Names and values of entries, by event id; what was shredded is missing. Two queries, whatever the number."""
+    rows = list(Disclosure.objects.filter(event_id__in=event_ids))
+    wrapped = PersonKey.objects.in_bulk({row.subject_key_id for row in rows if row.subject_key_id})
+    keys = {key_id: vault.unseal(bytes(row.wrapped), aad=key_id.bytes) for key_id, row in wrapped.items()}
+    found: dict[uuid.UUID, dict[str, Any]] = {event_id: {} for event_id in event_ids}
+    for row in rows:
+        key = public_key_bytes() if row.subject_key_id is None else keys.get(row.subject_key_id)
+        if key is None:
+            continue
+        name, value = decode(decrypt(key, event_id=row.event_id, name=row.name, ciphertext=bytes(row.ciphertext)))
+        found[row.event_id][name] = value
+    return found

@@ -1,0 +1,148 @@
+"""The bytes of an entry: RFC 8785 JSON over salted digests, one per field (RFC 9901). Pure functions.
+
+    entry      = JCS({"_sd": [digests, sorted], "_sd_alg": "sha-256", "day": day in Seoul, "id": uuid4, "typ": type, "v": 1})
+    disclosure = base64url(JCS([salt, name, value])), salt = base64url(16 random bytes), fresh per field
+    digest     = base64url(SHA-256(ASCII(disclosure)))
+    leaf hash  = SHA-256(0x00 || entry)
+"""
+
+import base64
+import datetime
+import hashlib
+import secrets
+import unicodedata
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import rfc8785
+
+SEOUL = ZoneInfo("Asia/Seoul")
+MAX_BYTES = 65_535  # tlog-tiles frames an entry with a 16-bit length
+MAX_SAFE_INTEGER = 2**53 - 1
+
+_ACT = frozenset({"at", "by", "sub", "opr", "txn", "rsn", "ver", "dlv"})
+_CONSENT = _ACT | {"con", "sbs", "knd", "itm", "src", "rcp", "scp", "rid", "cyc", "pur", "prd", "ret", "pai", "req", "trm", "lng"}
+_SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd"}
+_ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti"}
+_DELIVERY = frozenset({"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn"})
+_REQUEST = _ACT | {"req", "svc", "trm", "prd", "sbs"}
+_CHANGE = frozenset({"at", "by", "opr", "who", "dig", "before", "after", "rsn", "svc", "trm"})
+_READ = frozenset({"at", "by", "act", "sub", "cas", "rsn", "cnt", "eid"})
+
+FIELDS: Mapping[str, frozenset[str]] = {
+    "subscription.joined": _SUBSCRIPTION,
+    "subscription.ended": _SUBSCRIPTION,
+    **dict.fromkeys(
+        [
+            "consent.granted",
+            "consent.declined",
+            "consent.amended",
+            "consent.paused",
+            "consent.resumed",
+            "consent.withdrawn",
+            "consent.expired",
+        ],
+        _CONSENT,
+    ),
+    **dict.fromkeys(["erasure.requested", "erasure.confirmed", "erasure.refused"], _ERASURE),
+    **dict.fromkeys(
+        ["delivery.sent", "delivery.received", "delivery.stopped", "delivery.erased", "delivery.dead"], _DELIVERY
+    ),
+    **dict.fromkeys(["request.lodged", "request.declined", "request.expired"], _REQUEST),
+    **dict.fromkeys(
+        [
+            "terms.published",
+            "terms.retired",
+            "licence.decided",
+            "channel.opened",
+            "channel.rotated",
+            "channel.retired",
+        ],
+        _CHANGE,
+    ),
+    **dict.fromkeys(["notice.raised", "notice.answered"], _ACT | {"knd", "sbs", "nid", "ans"}),
+    **dict.fromkeys(["record.looked_up", "record.revealed", "record.exported"], _READ),
+    **dict.fromkeys(["key.added", "key.retired"], frozenset({"at", "kid", "by"})),
+    "person.erased": frozenset({"at", "cnt", "law", "by"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One finished entry: its public bytes, its leaf hash, and the disclosures by field name."""
+
+    event_id: uuid.UUID
+    typ: str
+    entry: bytes
+    leaf_hash: bytes
+    disclosures: dict[str, str]
+
+
+class UnknownField(ValueError):
+    """The type is not a ledger type, or the field does not belong to it."""
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def plain(value: Any) -> Any:
+    """A value as it goes into a disclosure: NFC strings, UTC times with six decimals, no floats, safe integers."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is None:
+            raise ValueError("a ledger time needs its time zone")
+        return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, int):
+        return value if abs(value) <= MAX_SAFE_INTEGER else str(value)
+    if isinstance(value, str | uuid.UUID):
+        return unicodedata.normalize("NFC", str(value))
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} does not belong in the ledger")
+
+
+def disclose(name: str, value: Any, salt: bytes) -> str:
+    """The disclosure of one field: base64url of the canonical [salt, name, value]."""
+    return b64(rfc8785.dumps([b64(salt), name, plain(value)]))
+
+
+def digest(disclosure: str) -> str:
+    return b64(hashlib.sha256(disclosure.encode("ascii")).digest())
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def encode(*, typ: str, day: datetime.date, event_id: uuid.UUID, digests: list[str]) -> bytes:
+    """The entry's bytes; the only thing of it that anybody can see."""
+    entry = rfc8785.dumps(
+        {"_sd": sorted(digests), "_sd_alg": "sha-256", "day": day.isoformat(), "id": str(event_id), "typ": typ, "v": 1}
+    )
+    if len(entry) > MAX_BYTES:
+        raise ValueError(f"entry of {len(entry)} bytes is longer than {MAX_BYTES}")
+    return entry
+
+
+def seal(typ: str, *, at: datetime.datetime, fields: Mapping[str, Any]) -> Sealed:
+    """A new entry about a moment, with fresh salts. Raises UnknownField for a type or field that is not agreed."""
+    allowed = FIELDS.get(typ)
+    if allowed is None:
+        raise UnknownField(f"{typ} is not a ledger type")
+    if unknown := sorted(set(fields) - allowed):
+        raise UnknownField(f"{typ} has no field {', '.join(unknown)}")
+    disclosures = {name: disclose(name, value, secrets.token_bytes(16)) for name, value in fields.items()}
+    event_id = uuid.uuid4()
+    entry = encode(
+        typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=[digest(d) for d in disclosures.values()]
+    )
+    return Sealed(event_id, typ, entry, leaf_hash(entry), disclosures)

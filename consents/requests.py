@@ -1,0 +1,188 @@
+"""WRITES consent requests: what an operator lodges before sending a person over. Decided once, by one person.
+
+Nobody is sent anywhere that was not registered before: the return address must be one of the client's own, word for
+word, when the request is lodged, and only that stored address is ever linked to.
+"""
+
+import datetime
+from collections.abc import Iterable
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from django.conf import settings
+from django.db import transaction
+
+from consents import ledger, lifecycle
+from consents.actors import Actor
+from consents.ledger import Fact
+from consents.models import ConsentRequest, Person, Subscription
+from providers import policy
+from providers.models import Organization, Service, Terms
+from providers.models.organizations import OPEN_STATUSES
+
+LONGEST_STATE = ConsentRequest._meta.get_field("client_state").max_length
+
+
+class NotOwnService(lifecycle.Refused):
+    """The service belongs to another organization."""
+
+
+class NotRegistered(lifecycle.Refused):
+    """The return address is not one of those registered for the client, or no address a browser should follow."""
+
+
+class Closed(lifecycle.Refused):
+    """The request was decided, has expired, or belongs to somebody else."""
+
+
+def lodge(
+    *,
+    organization: Organization,
+    service: Service,
+    redirect_uri: str = "",
+    client_state: str = "",
+    by: Actor,
+    at: datetime.datetime,
+) -> ConsentRequest:
+    """Note that an operator wants to ask one person about its published terms; open for AUTH_CODE_TTL_MINUTES.
+
+    Raises NotOwnService, NotRegistered, or lifecycle.NotOpen where nobody could join now. A `client_state` longer than
+    LONGEST_STATE is a ValueError."""
+    if len(client_state) > LONGEST_STATE:
+        raise ValueError(f"client_state is longer than {LONGEST_STATE} characters")
+    if service.organization_id != organization.pk:
+        raise NotOwnService(service.client_id)
+    if redirect_uri and not _is_registered(redirect_uri, organization):
+        raise NotRegistered(redirect_uri[:200])
+    terms = Terms.objects.filter(service=service, state=Terms.State.PUBLISHED).first()
+    open_now = service.state == Service.State.LIVE and organization.status_on(lifecycle.day(at)) in OPEN_STATUSES
+    if terms is None or not open_now:
+        raise lifecycle.NotOpen(service.slug)
+    minutes = policy.number("AUTH_CODE_TTL_MINUTES", on=lifecycle.day(at))
+    with transaction.atomic():
+        lodged = ConsentRequest.objects.create(
+            organization=organization, service=service, terms=terms, redirect_uri=redirect_uri,
+            client_state=client_state, lodged_at=at, expires_at=at + datetime.timedelta(minutes=minutes),
+        )  # fmt: skip
+        _log("request.lodged", lodged, by=by, at=at)
+    return lodged
+
+
+def _is_registered(redirect_uri: str, organization: Organization) -> bool:
+    link = getattr(organization, "api_client", None)
+    known = link.client.get_redirect_uris() if link else []
+    return redirect_uri in known and urlsplit(redirect_uri).scheme in ("https", "http")
+
+
+def take_up(lodged: ConsentRequest, *, person: Person, by: Actor, at: datetime.datetime) -> ConsentRequest:
+    """The person has arrived: nobody else can use the request now, and there is time to read (REQUEST_READING_MINUTES).
+
+    Arriving again changes nothing. Raises Closed."""
+    with transaction.atomic():
+        lodged = _open(lodged, person=person, at=at)
+        if lodged.person_id is None:
+            minutes = policy.number("REQUEST_READING_MINUTES", on=lifecycle.day(at))
+            lodged.person, lodged.expires_at = person, at + datetime.timedelta(minutes=minutes)
+            lodged.save(update_fields=["person", "expires_at"])
+    return lodged
+
+
+def accept(
+    lodged: ConsentRequest,
+    *,
+    person: Person,
+    terms: Terms,
+    choices: Iterable[lifecycle.Choice],
+    language: str,
+    until_on: datetime.date | None = None,
+    by: Actor,
+    at: datetime.datetime,
+) -> Subscription:
+    """The person agrees: join and grant in one transaction. Raises Closed and whatever lifecycle.join raises."""
+    with transaction.atomic():
+        lodged = _open(lodged, person=person, at=at)
+        subscription = lifecycle.join(
+            person=person, service=lodged.service, terms=terms, choices=choices, language=language, until_on=until_on,
+            origin=Subscription.Origin.REQUEST, by=by, at=at,
+        )  # fmt: skip
+        grant(lodged, subscription=subscription, by=by, at=at)
+    return subscription
+
+
+def grant(lodged: ConsentRequest, *, subscription: Subscription, by: Actor, at: datetime.datetime) -> ConsentRequest:
+    """The request led to this subscription; its own ledger entry, with origin `request`, says so. Raises Closed."""
+    with transaction.atomic():
+        lodged = _open(lodged, person=subscription.person, at=at)
+        lodged.state, lodged.decided_at = ConsentRequest.State.GRANTED, at
+        lodged.person, lodged.subscription = subscription.person, subscription
+        lodged.save(update_fields=["state", "decided_at", "person", "subscription"])
+    return lodged
+
+
+def decline(lodged: ConsentRequest, *, person: Person, by: Actor, at: datetime.datetime) -> ConsentRequest:
+    """The person says no. Raises Closed."""
+    with transaction.atomic():
+        lodged = _open(lodged, person=person, at=at)
+        lodged.state, lodged.decided_at, lodged.person = ConsentRequest.State.DECLINED, at, person
+        lodged.save(update_fields=["state", "decided_at", "person"])
+        _log("request.declined", lodged, by=by, at=at)
+    return lodged
+
+
+def expire_due(*, by: Actor, at: datetime.datetime, limit: int = 500) -> int:
+    """Close requests whose time is over, at most `limit` a run; safe to run twice at once. Returns how many."""
+    with transaction.atomic():
+        due = list(
+            ConsentRequest.objects.select_for_update(of=("self",), skip_locked=True)
+            .select_related("person", "organization", "service", "terms")
+            .filter(state=ConsentRequest.State.PENDING, expires_at__lte=at)
+            .order_by("expires_at")[:limit]
+        )
+        for lodged in due:
+            lodged.state, lodged.decided_at = ConsentRequest.State.EXPIRED, at
+            lodged.save(update_fields=["state", "decided_at"])
+            _log("request.expired", lodged, by=by, at=at)
+    return len(due)
+
+
+def return_address(lodged: ConsentRequest) -> str:
+    """Where the operator wants the person back, once they have decided: the stored address with `request`, the
+    operator's own `state`, `iss` (RFC 9207) and, after a no, `error=access_denied`. Empty while undecided or expired."""
+    if lodged.state not in (ConsentRequest.State.GRANTED, ConsentRequest.State.DECLINED) or not lodged.redirect_uri:
+        return ""
+    parts = urlsplit(lodged.redirect_uri)
+    query = [*parse_qsl(parts.query, keep_blank_values=True), ("request", str(lodged.pk)), ("iss", settings.PORTAL_URL)]
+    if lodged.client_state:
+        query.append(("state", lodged.client_state))
+    if lodged.state == ConsentRequest.State.DECLINED:
+        query.append(("error", "access_denied"))
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def _open(lodged: ConsentRequest, *, person: Person, at: datetime.datetime) -> ConsentRequest:
+    """The request, fresh and locked, if this person may still decide it. Raises Closed."""
+    fresh = (
+        ConsentRequest.objects.select_for_update(no_key=True, of=("self",))
+        .select_related("service__organization", "organization", "terms", "person")
+        .get(pk=lodged.pk)
+    )
+    if not fresh.is_open(at=at) or fresh.person_id not in (None, person.pk):
+        raise Closed(str(fresh.pk))
+    return fresh
+
+
+def _log(typ: str, lodged: ConsentRequest, *, by: Actor, at: datetime.datetime) -> None:
+    ledger.append(
+        [
+            Fact(
+                typ,
+                person=lodged.person,
+                operator=lodged.organization,
+                fields={
+                    "req": lodged.pk, "opr": lodged.organization.code, "svc": lodged.service.client_id,
+                    "trm": lodged.terms.digest_ko, "prd": lodged.expires_at,
+                },
+            )  # fmt: skip
+        ],
+        by=by,
+        at=at,
+    )

@@ -1,0 +1,62 @@
+"""Fixtures of every test: the dated numbers and the scope catalogue, a clock, people with their browsers."""
+
+import datetime
+
+import pytest
+
+from consents.actors import Actor
+from providers import policy, registry
+from providers.models import PolicyRule
+from tests import factories
+
+NOW = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """The facts of `providers/data` are in every test database, as they are in every real one."""
+    with django_db_blocker.unblock():
+        registry.load_policy()
+        registry.load_scopes()
+
+
+@pytest.fixture(autouse=True)
+def facts(request):
+    """A test that empties the tables at its end takes the facts along: bring them back for the next one."""
+    policy.forget()
+    marker = request.node.get_closest_marker("django_db")
+    if marker is None and not {"db", "transactional_db", "live_server"} & set(request.fixturenames):
+        return
+    transactional = {"transactional_db", "live_server"} & set(request.fixturenames)
+    request.getfixturevalue("transactional_db" if transactional or (marker and marker.kwargs.get("transaction")) else "db")
+    if not PolicyRule.objects.exists():
+        registry.load_policy()
+        registry.load_scopes()
+
+
+@pytest.fixture
+def now() -> datetime.datetime:
+    return NOW
+
+
+@pytest.fixture
+def person(db):
+    return factories.PersonFactory()
+
+
+@pytest.fixture
+def me(person) -> Actor:
+    return Actor.person(person)
+
+
+@pytest.fixture
+def visitor(client):
+    """A browser without a session."""
+    return client
+
+
+@pytest.fixture
+def signed_in(client, person):
+    """The person's browser."""
+    client.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return client
