@@ -117,7 +117,7 @@ def navigation(request) -> dict:
     user = getattr(request, "user", None)
     who = role(user) if user is not None else None
     links = {
-        PERSON: [(_("내 정보"), "me"), (_("정리하기"), "review"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
+        PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
         REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue")],
         OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries")],
         None: [(_("마이데이터 회사"), "operators"), (_("서비스"), "services")],
@@ -133,4 +133,5 @@ def navigation(request) -> dict:
         "visitor_role": who,
         "DEMO": settings.DEMO,
         "SANDBOX_URL": settings.SANDBOX_URL,
+        "demo_links": [{"label": _("편지함"), "url": f"{settings.SANDBOX_URL}/mail/"}] if settings.SANDBOX_URL else [],
     }

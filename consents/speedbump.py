@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from dateutil.relativedelta import relativedelta
 from django.db import transaction
+from django.db.models import OuterRef, Subquery
 
 from consents import ledger
 from consents.actors import Actor
@@ -18,7 +19,7 @@ from consents.ledger import Fact
 from consents.ledger.entries import SEOUL
 from consents.models import Consent, Erasure, Notice, Person, Subscription
 from providers import policy
-from providers.models import Organization, Scope, Service, Terms, TermsItem
+from providers.models import Licence, Scope, Service, Terms, TermsItem
 from providers.models.organizations import OPEN_STATUSES
 
 INFORM, SOFT, STRONG = "inform", "soft", "strong"
@@ -45,6 +46,7 @@ class Row:
     subscription: Subscription
     overlap: bool = False
     dormant: int = 0  # months without use; 0 when used lately
+    consents: list[Consent] = field(default_factory=list)  # the live ones
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ def bump(*, person: Person, service: Service, at: datetime.datetime) -> Bump:
     facts = next(_facts([person], at=at))
     wanted = _asked(service)
     rows = [
-        Row(row, overlap=_overlaps(row, facts.consents[row.pk], service, wanted), dormant=_unused_months(row, facts))
+        Row(row, _overlaps(row, facts.consents[row.pk], service, wanted), _unused_months(row, facts), facts.consents[row.pk])
         for row in facts.live
     ]
     reasons = [reason for rule in (*RULES_BEFORE, *RULES) for reason in rule(facts, service)]
@@ -139,7 +141,7 @@ def count(facts: Facts, service=None) -> Iterator[Reason]:
             Notice.Kind.COUNT,
             f"지금 {n}곳이 내 정보를 가지고 있어요. 안 쓰는 곳이 있는지 한번 살펴보세요.",
             f"{n} companies hold your data now. Have a look whether you still need all of them.",
-            matter=str(n),
+            matter=level(facts.person, n, at=facts.at),
         )
 
 
@@ -326,13 +328,13 @@ def _sensitivities() -> dict[str, int]:
 def _facts(people: list[Person], *, at: datetime.datetime) -> Iterator[Facts]:
     """Facts of some people, in a fixed number of queries."""
     on = at.astimezone(SEOUL).date()
+    decisions = Licence.objects.filter(organization=OuterRef("operator"), effective_on__lte=on)
     rows = list(
-        Subscription.objects.holding().filter(person__in=people).select_related("service", "operator", "terms").order_by("joined_at", "id")
-    )
-    statuses = dict(
-        Organization.objects.filter(pk__in={row.operator_id for row in rows})
-        .with_licence_status(on=on)
-        .values_list("pk", "licence_status")
+        Subscription.objects.holding()
+        .filter(person__in=people)
+        .select_related("service", "operator", "terms")
+        .annotate(operator_status=Subquery(decisions.order_by("-effective_on", "-decided_on", "-id").values("status")[:1]))
+        .order_by("joined_at", "id")
     )
     newest = dict(
         Terms.objects.filter(service__in={row.service_id for row in rows}, state=Terms.State.PUBLISHED).values_list("service_id", "change_kind")
@@ -342,7 +344,7 @@ def _facts(people: list[Person], *, at: datetime.datetime) -> Iterator[Facts]:
         consents[consent.subscription_id].append(consent)
     mine: dict = defaultdict(list)
     for row in rows:
-        row.operator_status, row.newer_change = statuses.get(row.operator_id), newest.get(row.service_id)
+        row.newer_change = newest.get(row.service_id)
         mine[row.person_id].append(row)
     for person in people:
         live = [row for row in mine[person.pk] if row.state == Subscription.State.ACTIVE]

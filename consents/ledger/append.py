@@ -51,15 +51,13 @@ def append(
     if not connection.in_atomic_block:
         raise OutsideTransaction("ledger.append needs the transaction of the change it records")
     sealed, events, hidden, index = [], [], [], []
-    keys: dict[Any, tuple[uuid.UUID | None, bytes]] = {}
+    keys: dict[Any, tuple[uuid.UUID | None, bytes]] = {None: (None, disclosures.public_key_bytes())}
+    keys |= disclosures.person_keys([fact.person for fact in facts if fact.person])
     keep_until = _retained_until(at)
     for fact in facts:
         subject = pseudonym(fact.person, fact.operator)
         entry = entries.seal(fact.typ, at=at, fields=_fields(fact, by=by, at=at, txn=txn, subject=subject))
-        owner = fact.person.pk if fact.person else None
-        if owner not in keys:
-            keys[owner] = disclosures.person_key(fact.person) if fact.person else (None, disclosures.public_key_bytes())
-        key_id, key = keys[owner]
+        key_id, key = keys[fact.person.pk if fact.person else None]
         events.append((entry.event_id, entry.entry, entry.typ))
         hidden += [
             (

@@ -1,0 +1,112 @@
+"""The invented organizations as partners of the portal: channels, keys, API clients, and the file the sandbox reads."""
+
+import datetime
+import json
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+
+from django.conf import settings
+from joserfc.jwk import ECKey
+
+from consents import ledger, oauth
+from consents.actors import Actor
+from consents.ledger import Fact
+from consents.models import Consent
+from providers import registry, signing
+from providers.models import Channel, Organization
+from providers.sandbox import database, holdings
+
+SCOPES = ("requests:write", "consents:read", "holdings:write", "transfers:write", "deliveries:ack")
+
+
+def folder() -> Path:
+    """Where the demo keeps what the sandbox and the sign-in table need; beside the keys, readable by us only."""
+    return settings.PORTAL_KEYS_DIR.parent
+
+
+def address(code: str) -> str:
+    return f"{settings.SANDBOX_URL or 'http://127.0.0.1:8001'}/{code}/hooks/consent"
+
+
+def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
+    """Open every invented organization's channel, register its key and client; writes sandbox.json. Returns the keys."""
+    protocols = {row["code"]: row["channel"] for row in registry.fictional()["organizations"]}
+    known, keys, facts = {}, {}, []
+    for organization in Organization.objects.filter(is_fictional=True).prefetch_related("services"):
+        protocol = protocols[organization.code]
+        secret, client_secret = signing.new_webhook_secret(), secrets.token_urlsafe(32)
+        channel = registry.open_channel(
+            organization=organization, protocol=protocol, address=address(organization.code) if protocol == "native" else "",
+            secret=secret, by=by, at=at,
+        )  # fmt: skip
+        key = ECKey.generate_key("P-256", parameters={"use": "sig", "alg": "ES256"})
+        public = {**key.as_dict(private=False), "kid": key.thumbprint()}
+        registry.add_public_key(channel=channel, kid=public["kid"], jwk=public, by=by, at=at)
+        client_id = f"{organization.code.lower()}-server"
+        oauth.create_client(
+            organization=organization, name=organization.name_en, secret=client_secret, scopes=SCOPES,
+            redirect_uris=[f"https://{organization.code.lower()}.example/back"], client_id=client_id, by=by, at=at,
+        )  # fmt: skip
+        keys[organization.code] = key
+        facts.append(
+            Fact("channel.opened", party=organization, fields={"opr": organization.code, "who": by.kind, "after": protocol})
+        )
+        if protocol == "native":
+            known[organization.code] = {
+                "name_ko": organization.name_ko, "name_en": organization.name_en, "is_operator": organization.is_operator,
+                "client_id": client_id, "client_secret": client_secret, "secret": secret,
+                "jwk": {**key.as_dict(private=True), "kid": public["kid"]},
+                "services": [service.client_id for service in organization.services.all()],
+            }  # fmt: skip
+    ledger.append(facts, by=by, at=at)
+    write_private(folder() / "sandbox.json", {"portal": settings.PORTAL_URL, "organizations": known})
+    return keys
+
+
+def reconnect() -> None:
+    """The demo runs at another port than last time: tell both sides where the other one is now."""
+    path = folder() / "sandbox.json"
+    if not path.exists():
+        return
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_private(path, content | {"portal": settings.PORTAL_URL})
+    registry.move_channels({code: address(code) for code in content["organizations"]})
+
+
+def hand_over_holdings() -> int:
+    """Give the sandbox's own little database what the history says each organization holds. Returns the rows."""
+    native = Channel.objects.filter(protocol="native", state="open").values("organization_id")
+    rows = []
+    consents = Consent.objects.select_related("subscription__service", "subscription__operator", "person", "source", "recipient")
+    for consent in consents.filter(subscription__origin__in=["portal", "request", "reported"]).order_by("pk"):
+        subscription = consent.subscription
+        common = {
+            "subscription": str(subscription.pk), "consent": str(consent.pk), "subject": str(consent.person.subject_id),
+            "service": subscription.service.client_id, "kind": consent.kind, "scopes": json.dumps(consent.scopes),
+            "source": consent.source.code if consent.source else "", "version": subscription.version,
+        }  # fmt: skip
+        erased = "confirmed" in (consent.erasure, subscription.erasure)
+        stopped = "stopped" if consent.state == "ended" else consent.state
+        operator = {"state": "erased" if erased else stopped, "data_present": int(not erased)}
+        rows.append({**common, **operator, "organization": subscription.operator.code, "_pk": subscription.operator_id})
+        if consent.source:
+            rows.append({**common, "state": stopped, "data_present": 1, "organization": consent.source.code, "_pk": consent.source_id})
+        if consent.recipient:
+            rows.append({**common, **operator, "organization": consent.recipient.code, "_pk": consent.recipient_id})
+    reachable = set(native.values_list("organization_id", flat=True))
+    rows = [row for row in rows if row.pop("_pk") in reachable]
+    with sqlite3.connect(folder() / "sandbox.sqlite3") as db:
+        db.executescript(database.SCHEMA)
+        holdings.load(db, rows)
+    db.close()
+    return len(rows)
+
+
+def write_private(path: Path, content) -> None:
+    """A JSON file only we can read, replaced whole."""
+    draft = path.with_suffix(".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+    draft.replace(path)

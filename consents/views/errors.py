@@ -1,0 +1,44 @@
+"""What went wrong, in words; JSON problem details (RFC 9457) under /api/, pages elsewhere."""
+
+from django.http import HttpResponseServerError, JsonResponse
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
+
+from consents import access
+
+
+def _answer(request, status: int, title: str, template: str):
+    if request.path.startswith("/api/"):
+        problem = {"type": "about:blank", "title": title, "status": status, "detail": title}
+        return JsonResponse(problem, status=status, content_type="application/problem+json")
+    return render(request, template, {"title": title}, status=status)
+
+
+@access.public
+def bad_request(request, exception=None):
+    return _answer(request, 400, _("요청을 이해하지 못했어요."), "400.html")
+
+
+@access.public
+def permission_denied(request, exception=None):
+    return _answer(request, 403, str(exception) or _("이 페이지를 볼 수 없어요."), "403.html")
+
+
+@access.public
+def page_not_found(request, exception=None):
+    return _answer(request, 404, _("찾는 것이 없어요."), "404.html")
+
+
+@access.public
+def server_error(request):
+    title = _("우리 쪽에 문제가 생겼어요. 잠시 뒤 다시 해 주세요.")
+    if request.path.startswith("/api/"):
+        return _answer(request, 500, title, "500.html")
+    # Without the request: its navigation asks the database, which may be what is broken.
+    return HttpResponseServerError(render_to_string("500.html", {"title": title}))
+
+
+@access.public
+def csrf_failure(request, reason=""):
+    return _answer(request, 403, _("화면이 오래됐어요. 새로 고친 뒤 다시 해 주세요."), "403_csrf.html")
