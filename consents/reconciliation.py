@@ -96,7 +96,7 @@ class _Known:
 
 def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Actor, at) -> None:
     known = _known({row.subject for row in stated}, services)
-    fresh: list[Subscription] = []
+    fresh: dict = {}
     consents: list[Consent] = []
     touched: dict = {}
     for row in stated:
@@ -111,7 +111,7 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             continue
         if subscription is None:
             subscription = known.live[key] = _subscription(row, person, services[row.client_id], at=at)
-            fresh.append(subscription)
+            fresh[subscription.pk] = subscription
         before = known.consents.get((subscription.pk, row.source))
         if before is None and subscription.origin == Subscription.Origin.REPORTED and not _ended_here(known, subscription, row):
             consent = _consent(row, subscription, sources[row.source], at=at)
@@ -119,8 +119,7 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             consents.append(consent)
             subscription.until_on = max(subscription.until_on, row.end_date)
             report.created += 1
-            if subscription not in fresh:
-                touched[subscription.pk] = subscription
+            touched[subscription.pk] = subscription
         elif before is None or _contradicts(before, row):
             _mismatch(person, row, subscription.service, report, by=by, at=at, subscription=subscription)
         elif row.last_used_on and (subscription.last_used_on or row.joined_on) < row.last_used_on:
@@ -129,7 +128,7 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             report.updated += 1
         else:
             report.unchanged += 1
-    _save(fresh, consents, list(touched.values()), by=by, at=at)
+    _save(list(fresh.values()), consents, [row for pk, row in touched.items() if pk not in fresh], by=by, at=at)
 
 
 def _known(subjects, services) -> _Known:

@@ -14,11 +14,12 @@ from providers import policy, vault
 
 from . import disclosures, entries
 
-_EVENT = "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (%s, %s, %s)"
+_EVENT = "COPY ledger.event (event_id, entry, event_type) FROM STDIN (FORMAT BINARY)"
+_EVENT_TYPES = ("uuid", "bytea", "text")
 _DISCLOSURE = (
-    "INSERT INTO ledger.disclosure (event_id, name, digest, ciphertext, subject_key_id, retain_until)"
-    " VALUES (%s, %s, %s, %s, %s, %s)"
+    "COPY ledger.disclosure (event_id, name, digest, ciphertext, subject_key_id, retain_until) FROM STDIN (FORMAT BINARY)"
 )
+_DISCLOSURE_TYPES = ("uuid", "text", "text", "bytea", "uuid", "timestamptz")
 
 
 class OutsideTransaction(RuntimeError):
@@ -63,7 +64,7 @@ def append(
             (
                 entry.event_id,
                 name,
-                entries.digest(disclosure),
+                entry.digests[name],
                 disclosures.encrypt(key, event_id=entry.event_id, name=name, disclosure=disclosure),
                 key_id,
                 keep_until,
@@ -73,10 +74,17 @@ def append(
         index.append(_index_row(fact, entry, by=by, at=at, txn=txn, subject=subject))
         sealed.append(entry)
     with connection.cursor() as cursor:
-        cursor.executemany(_EVENT, events)
-        cursor.executemany(_DISCLOSURE, hidden)
+        _copy(cursor, _EVENT, _EVENT_TYPES, events)
+        _copy(cursor, _DISCLOSURE, _DISCLOSURE_TYPES, hidden)
     EntryIndex.objects.bulk_create(index)
     return sealed
+
+
+def _copy(cursor, statement: str, types: tuple[str, ...], rows: list[tuple]) -> None:
+    with cursor.copy(statement) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
 
 
 def pseudonym(person, operator) -> str:

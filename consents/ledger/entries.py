@@ -72,13 +72,14 @@ FIELDS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """One finished entry: its public bytes, its leaf hash, and the disclosures by field name."""
+    """One finished entry: its public bytes, its leaf hash, and disclosures and digests by field name."""
 
     event_id: uuid.UUID
     typ: str
     entry: bytes
     leaf_hash: bytes
     disclosures: dict[str, str]
+    digests: dict[str, str]
 
 
 class UnknownField(ValueError):
@@ -141,8 +142,7 @@ def seal(typ: str, *, at: datetime.datetime, fields: Mapping[str, Any]) -> Seale
     if unknown := sorted(set(fields) - allowed):
         raise UnknownField(f"{typ} has no field {', '.join(unknown)}")
     disclosures = {name: disclose(name, value, secrets.token_bytes(16)) for name, value in fields.items()}
+    digests = {name: digest(disclosure) for name, disclosure in disclosures.items()}
     event_id = uuid.uuid4()
-    entry = encode(
-        typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=[digest(d) for d in disclosures.values()]
-    )
-    return Sealed(event_id, typ, entry, leaf_hash(entry), disclosures)
+    entry = encode(typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=list(digests.values()))
+    return Sealed(event_id, typ, entry, leaf_hash(entry), disclosures, digests)
