@@ -102,8 +102,8 @@ def _forward(delivery: Delivery, state: str, *, at) -> None:
 
 
 def _refuse(delivery: Delivery, *, basis: str, at) -> None:
-    if delivery.goal != Delivery.Goal.ERASED or delivery.state == Delivery.State.ERASED:
-        raise WrongOrder("erasing was not asked, or has already been confirmed")
+    if delivery.goal != Delivery.Goal.ERASED or delivery.state == Delivery.State.ERASED or delivery.refused_at:
+        raise WrongOrder("erasing was not asked, or has been answered already")
     if RANK.get(delivery.state, 0) < RANK["stopped"]:
         _forward(delivery, Delivery.State.STOPPED, at=at)
     delivery.refused_at = delivery.closed_at = at

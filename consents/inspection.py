@@ -32,19 +32,26 @@ class NotRecorded(Exception):
 def reveal(*, event_id: uuid.UUID, case: str, reason: str, by: Actor, at: datetime.datetime) -> Person:
     """The person an entry speaks of, after the look itself has been recorded: a Lookup and a `record.revealed` entry.
 
-    The person sees both in their history. Fail closed: the identity is read only in a transaction that has written the
-    trace, and given out only after it has committed. Raises NobodyToReveal, NotJustified, NotRecorded."""
+    The person sees it in their history. Fail closed: the identity is given out only after the trace has committed.
+    `by` is a regulator; `case` and `reason` are bounded by CASE_LENGTH and REASON_LENGTH characters.
+    Raises NobodyToReveal, NotJustified, NotRecorded."""
     if by.kind != "regulator":
         raise ValueError("only the regulator looks behind a pseudonym")
     case, reason = case.strip(), reason.strip()
     if not (_fits(case, CASE_LENGTH) and _fits(reason, REASON_LENGTH)):
         raise NotJustified
-    entry = EntryIndex.objects.select_related("person", "operator").filter(event_id=event_id, person__isnull=False).first()
+    entry = (
+        EntryIndex.objects.select_related("person", "operator")
+        .filter(event_id=event_id, person__isnull=False)
+        .first()
+    )
     if entry is None:
         raise NobodyToReveal(str(event_id))
     try:
         with transaction.atomic():
-            Lookup.objects.create(person=entry.person, by_id=by.id, event_id=event_id, case=case, reason=reason, at=at)
+            Lookup.objects.create(
+                person=entry.person, by_id=by.id, event_id=event_id, case=case, reason=reason, at=at
+            )
             ledger.append(
                 [
                     Fact(

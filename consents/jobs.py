@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from consents import lifecycle, propagation, speedbump
+from consents import lifecycle, propagation, requests, speedbump
 from consents.actors import Actor
 
 
@@ -16,7 +16,8 @@ def deliver() -> int:
 @shared_task
 def expire() -> dict:
     """End what the calendar ends."""
-    return lifecycle.expire_due(by=Actor.system("expire"), at=timezone.now())
+    by, at = Actor.system("expire"), timezone.now()
+    return {**lifecycle.expire_due(by=by, at=at), "requests": requests.expire_due(by=by, at=at)}
 
 
 @shared_task

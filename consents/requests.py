@@ -171,18 +171,8 @@ def _open(lodged: ConsentRequest, *, person: Person, at: datetime.datetime) -> C
 
 
 def _log(typ: str, lodged: ConsentRequest, *, by: Actor, at: datetime.datetime) -> None:
-    ledger.append(
-        [
-            Fact(
-                typ,
-                person=lodged.person,
-                operator=lodged.organization,
-                fields={
-                    "req": lodged.pk, "opr": lodged.organization.code, "svc": lodged.service.client_id,
-                    "trm": lodged.terms.digest_ko, "prd": lodged.expires_at,
-                },
-            )  # fmt: skip
-        ],
-        by=by,
-        at=at,
-    )
+    fields = {
+        "req": lodged.pk, "opr": lodged.organization.code, "svc": lodged.service.client_id,
+        "trm": lodged.terms.digest_ko, "prd": lodged.expires_at,
+    }  # fmt: skip
+    ledger.append([Fact(typ, person=lodged.person, operator=lodged.organization, fields=fields)], by=by, at=at)

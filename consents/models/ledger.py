@@ -78,16 +78,16 @@ class EntryIndex(models.Model):
         ordering = ["-seq"]
         indexes = [
             # history of a person; tracker of a subscription; every filter of the regulator's search, by keyset
-            models.Index(name="entries_of_a_person", fields=["person", "-seq"]),
-            models.Index(name="entries_of_a_subscription", fields=["subscription", "-seq"]),
-            models.Index(name="entries_by_type", fields=["typ", "-seq"]),
-            models.Index(name="entries_by_operator", fields=["operator", "-seq"]),
-            models.Index(name="entries_by_party", fields=["party", "-seq"]),
-            models.Index(name="entries_by_consent", fields=["consent", "-seq"]),
-            models.Index(name="entries_by_subject", fields=["subject", "-seq"]),
+            models.Index(name="entries_of_a_person", fields=["person", "-at", "-seq"]),
+            models.Index(name="entries_of_a_subscription", fields=["subscription", "-at", "-seq"]),
+            models.Index(name="entries_by_type", fields=["typ", "-at", "-seq"]),
+            models.Index(name="entries_by_operator", fields=["operator", "-at", "-seq"]),
+            models.Index(name="entries_by_party", fields=["party", "-at", "-seq"]),
+            models.Index(name="entries_by_consent", fields=["consent", "-at", "-seq"]),
+            models.Index(name="entries_by_subject", fields=["subject", "-at", "-seq"]),
             models.Index(name="entries_by_time", fields=["-at", "-seq"]),
             models.Index(name="entries_by_act", fields=["txn"]),
-            models.Index(name="entries_by_actor", fields=["actor_kind", "actor_id", "-seq"]),
+            models.Index(name="entries_by_actor", fields=["actor_kind", "actor_id", "-at", "-seq"]),
         ]
 
     def __str__(self) -> str:

@@ -108,6 +108,8 @@ class Delivery(models.Model):
             ),
             models.Index(name="open_by_deadline", fields=["due_at"], condition=Q(closed_at__isnull=True)),
             models.Index(name="deliveries_of_a_subscription", fields=["subscription", "id"]),
+            # the desk's delivery log
+            models.Index(name="deliveries_of_an_organization", fields=["organization", "-created_at", "-id"]),
         ]
 
     def __str__(self) -> str:

@@ -30,7 +30,7 @@ class Scope(models.Model):
     plain_ko = models.CharField(max_length=200)
     plain_en = models.CharField(max_length=200)
     sensitivity = models.PositiveSmallIntegerField()
-    flags = ArrayField(models.CharField(max_length=1), default=list, help_text="S s U T B F P")
+    flags = ArrayField(models.CharField(max_length=1), default=list, blank=True, help_text="S s U T B F P")
     cycle_class = models.CharField(max_length=10, blank=True)
     fields = models.CharField(max_length=400, blank=True)
     ref = models.CharField(max_length=120)

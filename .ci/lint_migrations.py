@@ -1,0 +1,22 @@
+"""Refuse a migration that would lock or break a running portal; ran by .ci/run inside `manage.py shell`."""
+
+import sys
+
+from django_migration_linter import MigrationLinter
+
+linter = MigrationLinter(
+    ".",
+    include_apps=["config", "consents", "providers"],
+    analyser_string="postgresql",
+    # A table that a migration makes itself is empty: nothing of it can lock.
+    ignore_initial_migrations=True,
+    ignore_name=["0002_ledger"],  # plain SQL that makes new tables only
+    quiet=["ignore", "ok"],
+    no_cache=True,
+)
+linter.lint_all_migrations()
+linter.print_summary()
+if linter.has_errors:
+    sys.exit(
+        "portal: a migration above is not safe on a running portal: split it, or say in it why it is safe"
+    )

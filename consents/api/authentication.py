@@ -1,0 +1,161 @@
+"""Who is calling: an access token of our own OAuth2 server, or the person's browser; and what they may do."""
+
+from allauth.idp.oidc.models import Token
+from django.contrib.auth.models import AnonymousUser
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import authentication, permissions
+from rest_framework.exceptions import AuthenticationFailed
+
+from consents import access
+from consents.api.problems import Problem
+from consents.oauth import SCOPES
+
+REALM = 'Bearer realm="portal"'
+
+
+class TokenAuthentication(authentication.BaseAuthentication):
+    """Bearer access tokens (RFC 6750), from the header alone. `request.user` is the Person or AnonymousUser;
+    `request.organization` comes from the token's client and only where no person stands behind the token."""
+
+    def authenticate(self, request):
+        request.organization = None
+        scheme, _space, value = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        token = (
+            # Access tokens only: an ID token or a refresh token is no credential here.
+            Token.objects.valid()
+            .filter(type=Token.Type.ACCESS_TOKEN)
+            .by_value(value.strip())
+            .select_related("client__organization_link__organization", "user")
+            .first()
+        )
+        if token is None or token.client is None or (token.user is not None and not token.user.is_active):
+            raise _refused()
+        if token.get_resources() and not _is_meant_for(request, token):
+            raise _refused()
+        if token.user is None:
+            link = getattr(token.client, "organization_link", None)
+            request.organization = link.organization if link else None
+        return token.user or AnonymousUser(), token
+
+    def authenticate_header(self, request) -> str:
+        return REALM
+
+
+def _refused() -> Problem:
+    return Problem("unauthorized", headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+
+
+def _is_meant_for(request, token: Token) -> bool:
+    """RFC 8707: a token for named resources opens nothing else."""
+    here = request.build_absolute_uri(request.path)
+    return any(
+        here == resource or here.startswith(resource.rstrip("/") + "/") for resource in token.get_resources()
+    )
+
+
+class BrowserAuthentication(authentication.SessionAuthentication):
+    """The signed-in browser, for pages of our own; every change needs the CSRF token."""
+
+    def authenticate(self, request):
+        try:
+            return super().authenticate(request)
+        except AuthenticationFailed:
+            return None
+
+
+class Anyone(permissions.AllowAny):
+    """The public."""
+
+
+class Nobody(permissions.BasePermission):
+    """The default: a view that names nobody is for nobody."""
+
+    def has_permission(self, request, view) -> bool:
+        return False
+
+
+def needs(scope: str, *, request) -> None:
+    """Raises Problem insufficient-scope unless the token carries it; a browser's session carries all of its person's."""
+    if isinstance(request.auth, Token) and scope not in request.auth.get_scopes():
+        header = f'{REALM}, error="insufficient_scope", scope="{scope}"'
+        raise Problem("insufficient-scope", headers={"WWW-Authenticate": header})
+
+
+class Consumer(permissions.BasePermission):
+    """A person who is a consumer, by session or by a token with the scope `me`."""
+
+    def has_permission(self, request, view) -> bool:
+        if not request.user.is_authenticated:
+            if request.auth is None:
+                return False
+            needs("me", request=request)
+            raise Problem("forbidden")
+        needs("me", request=request)
+        return access.role(request.user) == access.PERSON
+
+
+class Organization(permissions.BasePermission):
+    """An organization's server whose token carries the view's `scope`."""
+
+    def has_permission(self, request, view) -> bool:
+        if request.auth is None:
+            return False
+        needs(view.scope, request=request)
+        return request.organization is not None
+
+
+class Operator(Organization):
+    """An organization's server, where the organization acts as operator."""
+
+    def has_permission(self, request, view) -> bool:
+        return super().has_permission(request, view) and request.organization.is_operator
+
+
+# --- how the schema tells it -------------------------------------------------------------------------------------------
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    target_class = TokenAuthentication
+    name = "oauth2"
+
+    def get_security_requirement(self, auto_schema):
+        return {self.name: [auto_schema.view.scope]}
+
+    def get_security_definition(self, auto_schema):
+        organization = (
+            "requests:write",
+            "consents:read",
+            "holdings:write",
+            "transfers:write",
+            "deliveries:ack",
+        )
+        return {
+            "type": "oauth2",
+            "flows": {
+                "clientCredentials": {
+                    "tokenUrl": "/identity/o/api/token",
+                    "scopes": {name: str(SCOPES[name]) for name in organization},
+                },
+                "authorizationCode": {
+                    "authorizationUrl": "/identity/o/authorize",
+                    "tokenUrl": "/identity/o/api/token",
+                    "refreshUrl": "/identity/o/api/token",
+                    "scopes": {name: str(SCOPES[name]) for name in ("me", "oversight:read")},
+                },
+            },
+        }
+
+
+class BrowserScheme(OpenApiAuthenticationExtension):
+    target_class = BrowserAuthentication
+    name = "browser"
+
+    def get_security_definition(self, auto_schema):
+        return {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "sid",
+            "description": "The portal's own pages; POST needs X-CSRFToken.",
+        }

@@ -1,0 +1,73 @@
+"""The API described: the OpenAPI document, and pages that a person can read."""
+
+import functools
+
+from django.conf import settings
+from django.shortcuts import render
+from django.utils.translation import get_language
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
+from drf_spectacular.views import SpectacularAPIView
+
+from consents import access
+from consents.api import problems
+from consents.api.authentication import Anyone
+from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES
+
+AUDIENCES = {
+    "person": _("나를 대신하는 앱"),
+    "operator": _("마이데이터 회사의 서버"),
+    "source": _("내 정보를 가지고 있는 곳의 서버"),
+    "public": _("누구나"),
+}
+
+
+class Schema(SpectacularAPIView):
+    """OpenAPI 3.1, JSON unless YAML is asked for."""
+
+    access = "api"
+    authentication_classes = []
+    permission_classes = [Anyone]
+    renderer_classes = [OpenApiJsonRenderer2, OpenApiJsonRenderer, OpenApiYamlRenderer]
+
+
+@access.public
+def docs(request):
+    context = {
+        "audiences": _audiences(get_language() or "ko"),
+        "organization_scopes": ORGANIZATION_SCOPES.items(),
+        "person_scopes": PERSON_SCOPES.items(),
+        "portal": settings.PORTAL_URL,
+    }
+    return render(request, "api/docs.html", context)
+
+
+@access.public
+def problem_types(request):
+    rows = [
+        {"slug": slug, "status": status, "title": title, "remedy": remedy}
+        for slug, (status, title, remedy) in problems.TYPES.items()
+    ]
+    return render(request, "api/problems.html", {"rows": rows})
+
+
+@functools.cache
+def _audiences(language: str) -> list[dict]:
+    """The operations of the schema by audience; made once a language and process."""
+    paths = SchemaGenerator().get_schema(request=None, public=True)["paths"]
+    found: dict[str, list[dict]] = {tag: [] for tag in AUDIENCES}
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            if method not in ("get", "post"):
+                continue
+            scopes = [scope for need in operation.get("security", []) for scope in need.get("oauth2", [])]
+            row = {
+                "method": method.upper(),
+                "path": path.removeprefix(settings.SPECTACULAR_SETTINGS["SCHEMA_PATH_PREFIX"]),
+                "summary": operation["summary"],
+                "scope": " ".join(scopes),
+            }
+            for tag in operation["tags"]:
+                found[tag].append(row)
+    return [{"tag": tag, "title": AUDIENCES[tag], "operations": rows} for tag, rows in found.items() if rows]

@@ -1,0 +1,145 @@
+"""What every JSON door has: an access mark, a request id, strict input, one form of answer, and its page in the schema."""
+
+import re
+import uuid
+
+import structlog
+from django.utils.cache import add_never_cache_headers
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
+from rest_framework.views import APIView
+
+from consents.api import problems
+from consents.api.authentication import Anyone, Nobody
+from consents.api.documents import Problem as ProblemDocument
+from consents.api.problems import Problem, StrictJSONParser
+from consents.api.shapes import Strict
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+
+
+class Described(AutoSchema):
+    """Adds what every operation shares: problem answers, the request id, the idempotency key."""
+
+    def get_override_parameters(self):
+        shared = [
+            OpenApiParameter(
+                "X-Request-Id", str, OpenApiParameter.HEADER, pattern=f"^{REQUEST_ID.pattern}$",
+                description="echoed; made by us where absent",
+            )
+        ]  # fmt: skip
+        if getattr(self._handler(), "once", False):
+            shared.append(
+                OpenApiParameter(
+                    "Idempotency-Key", str, OpenApiParameter.HEADER,
+                    description="24 hours: the same request is done once; another body is 409",
+                )
+            )  # fmt: skip
+        return shared
+
+    def _map_basic_serializer(self, serializer, direction):
+        schema = super()._map_basic_serializer(serializer, direction)
+        if isinstance(serializer, Strict):
+            schema["additionalProperties"] = False
+        return schema
+
+    def _handler(self):
+        return getattr(type(self.view), self.method.lower(), None)
+
+    def _get_response_bodies(self, direction="response"):
+        bodies = super()._get_response_bodies(direction)
+        for status in self._failures():
+            words = OpenApiResponse(
+                ProblemDocument, str(problems.TYPES[problems.OF_STATUS.get(status, "already-ended")][1])
+            )
+            bodies.setdefault(
+                str(status), self._get_response_for_code(words, str(status), [problems.CONTENT_TYPE])
+            )
+        return bodies
+
+    def _failures(self) -> list[int]:
+        found = {400, 405, 406, 429}
+        if Anyone not in self.view.permission_classes:
+            found |= {401, 403}
+        if "{" in self.path:
+            found.add(404)
+        if self.method == "POST":
+            found |= {404, 409, 413, 415}
+        return sorted(found)
+
+
+class Door(APIView):
+    """A JSON door. Subclasses name who may come in (`permission_classes`) and, for organizations, the token's `scope`."""
+
+    access = "api"
+    scope = "me"
+    permission_classes = [Nobody]
+    parser_classes = [StrictJSONParser]
+    renderer_classes = [JSONRenderer]
+    metadata_class = None
+    http_method_names = ["get", "head", "post"]
+    schema = Described()
+
+    def query(self, shape: type[serializers.Serializer]) -> dict:
+        """The checked query parameters. Raises Problem invalid-request."""
+        checked = shape(data=self.request.query_params)
+        if not checked.is_valid():
+            errors = [
+                {"parameter": found["pointer"].removeprefix("#/"), "detail": found["detail"]}
+                for found in problems.pointers(checked.errors)
+            ]
+            raise Problem("invalid-request", errors=errors)
+        return checked.validated_data
+
+    def read(self, shape: type[serializers.Serializer]) -> dict:
+        """The checked body. Raises ValidationError."""
+        checked = shape(data=self.request.data)
+        checked.is_valid(raise_exception=True)
+        return checked.validated_data
+
+    def render(self, data) -> bytes:
+        return JSONRenderer().render(data)
+
+    def finalize_response(self, request, response, *args, **kwargs):
+        response = super().finalize_response(request, response, *args, **kwargs)
+        response["X-Request-Id"] = _request_id(request)
+        if Anyone not in self.permission_classes:
+            add_never_cache_headers(response)
+            response["Cache-Control"] = "no-store, private"
+        return response
+
+
+def _request_id(request) -> str:
+    for candidate in (
+        request.headers.get("X-Request-Id"),
+        structlog.contextvars.get_contextvars().get("request_id"),
+    ):
+        if candidate and REQUEST_ID.fullmatch(candidate):
+            return candidate
+    return str(uuid.uuid4())
+
+
+def results(shape: type[serializers.Serializer], name: str) -> type[serializers.Serializer]:
+    """The shape of one page of `shape`."""
+    return type(
+        name,
+        (serializers.Serializer,),
+        {
+            "results": shape(many=True),
+            "next": serializers.CharField(allow_null=True, help_text="cursor of the following page"),
+        },
+    )
+
+
+class Nowhere(Door):
+    """Whatever is not an address of the API."""
+
+    permission_classes = [Anyone]
+    authentication_classes = []
+    schema = None  # type: ignore[assignment]
+    http_method_names = ["get", "head", "post", "put", "patch", "delete", "options", "trace"]
+
+    def initial(self, request, *args, **kwargs):
+        raise Problem("not-found")

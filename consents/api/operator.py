@@ -1,0 +1,177 @@
+"""JSON doors of operators' and sources' servers: consent requests, consents, deliveries."""
+
+import uuid
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework import serializers
+from rest_framework.response import Response
+
+from consents import answers, requests
+from consents.actors import Actor
+from consents.api import documents, shapes
+from consents.api.authentication import Operator, Organization
+from consents.api.doors import Door, results
+from consents.api.idempotency import once
+from consents.api.paging import PageQuery, page
+from consents.models import Consent, ConsentRequest, Delivery, EntryIndex
+from providers.models import Service
+
+
+class OrganizationDoor(Door):
+    """A door for an organization's server. Which organization it is comes from the token's client, never from the request."""
+
+    permission_classes = [Organization]
+    scope = "deliveries:ack"
+
+    @property
+    def actor(self) -> Actor:
+        return Actor.organization(self.request.organization)  # type: ignore[attr-defined]
+
+
+class OperatorDoor(OrganizationDoor):
+    permission_classes = [Operator]
+
+
+# --- consent requests ----------------------------------------------------------------------------------------------------
+
+
+class ConsentRequests(OperatorDoor):
+    scope = "requests:write"
+
+    @extend_schema(
+        operation_id="lodge_consent_request", summary=_("사람을 보내기 전에 동의 요청 등록하기"),
+        tags=["operator"], request=shapes.Lodging, responses={201: documents.Lodged},
+        examples=[
+            OpenApiExample(
+                "with a way back", request_only=True,
+                value={"service": "norudoyogwan-01", "redirect_uri": "https://app.example.com/back", "state": "af0ifjsldkj"},
+            )
+        ],
+    )  # fmt: skip
+    @once
+    def post(self, request):
+        """Send the person's browser to `authorize_url`. What they decide comes back to `redirect_uri`, and as a delivery."""
+        asked = self.read(shapes.Lodging)
+        service = get_object_or_404(Service, client_id=asked["service"], organization=request.organization)
+        at = timezone.now()
+        lodged = requests.lodge(
+            organization=request.organization, service=service, redirect_uri=asked["redirect_uri"],
+            client_state=asked["state"], by=self.actor, at=at,
+        )  # fmt: skip
+        answer = {
+            "id": lodged.pk,
+            "authorize_url": settings.PORTAL_URL + reverse("consent_request", args=[lodged.pk]),
+            "expires_in": int((lodged.expires_at - at).total_seconds()),
+        }
+        headers = {"Location": f"/api/v1/consent-requests/{lodged.pk}"}
+        return Response(documents.Lodged(answer).data, 201, headers=headers)
+
+
+class OneConsentRequest(OperatorDoor):
+    scope = "requests:write"
+
+    @extend_schema(
+        operation_id="consent_request", summary=_("동의 요청이 어떻게 됐는지"), tags=["operator"],
+        responses=documents.ConsentRequest,
+    )  # fmt: skip
+    def get(self, request, pk):
+        """`subscription` is there once it was granted."""
+        own = ConsentRequest.objects.filter(organization=request.organization).select_related("service")
+        lodged = get_object_or_404(own, pk=pk)
+        if lodged.state == ConsentRequest.State.PENDING and not lodged.is_open(at=timezone.now()):
+            lodged.state = ConsentRequest.State.EXPIRED  # shown only; the clock's job writes it
+        return Response(documents.ConsentRequest(lodged).data)
+
+
+# --- consents ------------------------------------------------------------------------------------------------------------
+
+
+class ConsentsQuery(PageQuery):
+    state = serializers.ChoiceField(Consent.State.choices, required=False)
+    updated_since = shapes.Instant(required=False, help_text="those with a fact in the log since then")
+
+
+def _own_consents(organization):
+    related = ("source", "recipient", "person", "subscription__service")
+    return Consent.objects.filter(subscription__operator=organization).select_related(*related)
+
+
+class Consents(OperatorDoor):
+    scope = "consents:read"
+
+    @extend_schema(
+        operation_id="consents", summary=_("우리 서비스에 준 동의"), tags=["operator"], parameters=[ConsentsQuery],
+        responses=results(documents.OperatorConsent, "ConsentPage"),
+    )  # fmt: skip
+    def get(self, request):
+        """Oldest first. A person is only their random `subject`."""
+        query = self.query(ConsentsQuery)
+        rows = _own_consents(request.organization)
+        if "state" in query:
+            rows = rows.filter(state=query["state"])
+        if "updated_since" in query:
+            news = EntryIndex.objects.filter(consent=OuterRef("pk"), at__gte=query["updated_since"])
+            rows = rows.filter(Exists(news))
+        found, following = page(
+            rows, order="id", name=f"consents of {request.organization.code}", query=query
+        )
+        return Response({"results": documents.OperatorConsent(found, many=True).data, "next": following})
+
+
+class OneConsent(OperatorDoor):
+    scope = "consents:read"
+
+    @extend_schema(
+        operation_id="consent", summary=_("우리 서비스에 준 동의 하나"), tags=["operator"],
+        responses=documents.OperatorConsent,
+    )  # fmt: skip
+    def get(self, request, pk):
+        """404 for another operator's."""
+        return Response(
+            documents.OperatorConsent(get_object_or_404(_own_consents(request.organization), pk=pk)).data
+        )
+
+
+# --- deliveries ----------------------------------------------------------------------------------------------------------
+
+
+class DeliveriesQuery(PageQuery):
+    state = serializers.ChoiceField(Delivery.State.choices, required=False)
+
+
+class Deliveries(OrganizationDoor):
+    @extend_schema(
+        operation_id="deliveries", summary=_("우리에게 온 전달"), tags=["operator", "source"],
+        parameters=[DeliveriesQuery], responses=results(documents.Message, "MessagePage"),
+    )  # fmt: skip
+    def get(self, request):
+        """Oldest first, each with its signed SET. Keep `jti` for 30 days: a message may come more than once."""
+        query = self.query(DeliveriesQuery)
+        rows = Delivery.objects.filter(organization=request.organization)
+        if "state" in query:
+            rows = rows.filter(state=query["state"])
+        found, following = page(
+            rows, order="id", name=f"deliveries of {request.organization.code}", query=query
+        )
+        return Response({"results": documents.Message(found, many=True).data, "next": following})
+
+
+class Acknowledge(OrganizationDoor):
+    @extend_schema(
+        operation_id="acknowledge_delivery", summary=_("전달을 받았다고 답하기"), tags=["operator", "source"],
+        request=shapes.Nothing, responses=documents.Ack,
+    )  # fmt: skip
+    @once
+    def post(self, request, jti: uuid.UUID):
+        """Early and double acknowledgements are fine; the answer is the state now."""
+        self.read(shapes.Nothing)
+        delivery = answers.acknowledge(
+            jti, organization=request.organization, by=self.actor, at=timezone.now()
+        )
+        return Response(documents.Ack(delivery).data)

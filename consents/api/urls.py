@@ -1,0 +1,44 @@
+"""Every address under /api/."""
+
+from django.urls import include, path, re_path
+
+from consents.api import docs, evidence, operator, person, public
+from consents.api.doors import Nowhere
+
+v1 = [
+    path("schema/", docs.Schema.as_view(), name="schema"),
+    # the person
+    path("me/summary", person.Summary.as_view()),
+    path("me/subscriptions", person.Subscriptions.as_view()),
+    path("me/subscriptions:end", person.EndMany.as_view()),
+    path("me/subscriptions/<uuid:pk>", person.OneSubscription.as_view()),
+    path("me/subscriptions/<uuid:pk>/end", person.End.as_view()),
+    path("me/subscriptions/<uuid:pk>/erase", person.Erase.as_view()),
+    path("me/consents/<uuid:pk>/withdraw", person.Withdraw.as_view()),
+    path("me/consents/<uuid:pk>/pause", person.Pause.as_view()),
+    path("me/consents/<uuid:pk>/resume", person.Resume.as_view()),
+    path("me/history", person.History.as_view()),
+    path("me/notices", person.Notices.as_view()),
+    path("me/export", person.Export.as_view()),
+    path("services/<slug:slug>/subscriptions", person.Join.as_view()),
+    # operators and sources
+    path("consent-requests", operator.ConsentRequests.as_view()),
+    path("consent-requests/<uuid:pk>", operator.OneConsentRequest.as_view()),
+    path("consents", operator.Consents.as_view()),
+    path("consents/<uuid:pk>", operator.OneConsent.as_view()),
+    path("deliveries", operator.Deliveries.as_view()),
+    path("deliveries/<uuid:jti>/ack", operator.Acknowledge.as_view()),
+    path("evidence", evidence.EvidenceDoor.as_view()),
+    path("evidence/<str:jti>", evidence.OneEvidence.as_view()),
+    # the public
+    path("operators", public.Operators.as_view()),
+    path("services", public.Services.as_view()),
+    path("services/<slug:slug>", public.OneService.as_view()),
+    path("scopes", public.Scopes.as_view()),
+]
+urlpatterns = [
+    path("docs/", docs.docs, name="api_docs"),
+    path("docs/problems", docs.problem_types, name="api_problems"),
+    path("v1/", include(v1)),
+    re_path(r"", Nowhere.as_view()),
+]

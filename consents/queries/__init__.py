@@ -1,0 +1,1 @@
+"""Reads, finished: one function per screen, rows ready for the template, counted queries."""

@@ -1,0 +1,157 @@
+"""The plain word and the tone of every code a page can show: the models' own words, and those no model has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+
+from consents.models.agreements import Consent, EndReason, Erasure, Subscription
+from consents.models.notices import Notice
+from consents.models.obligations import Delivery, Evidence
+from providers.models.catalogue import Rider, Service, Terms, TermsItem
+from providers.models.channels import Channel
+from providers.models.organizations import LicenceStatus, Sector
+
+# neutral: over, or nothing to do · info: running · good: done as it should be · wait: moving · late · bad
+ICON_OF_TONE = {
+    "neutral": "circle",
+    "info": "info",
+    "good": "circle-check",
+    "wait": "clock",
+    "late": "triangle-alert",
+    "bad": "octagon-alert",
+}
+
+
+def _words(choices: Any, **tones: str) -> dict[Any, tuple[Any, str]]:
+    """The labels of a TextChoices, each with its tone; neutral where none is given."""
+    return {member.value: (member.label, tones.get(member.value, "neutral")) for member in choices}
+
+
+WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
+    "subscription": _words(Subscription.State, active="info"),
+    "consent": _words(Consent.State, active="info", paused="wait"),
+    "consent_kind": _words(TermsItem.Kind),
+    "erasure": _words(Erasure, requested="wait", confirmed="good", refused="bad"),
+    "reason": _words(EndReason),
+    "notice": _words(Notice.Kind),
+    "answer": _words(Notice.Answer),
+    "delivery": _words(
+        Delivery.State,
+        queued="wait",
+        sent="wait",
+        received="info",
+        stopped="good",
+        erased="good",
+        retrying="late",
+        checking="wait",
+        dead="bad",
+        manual="wait",
+    ),
+    "party_role": _words(Delivery.Role),
+    "evidence": _words(Evidence.Status, stopped="good", erased="good", retained="late"),
+    "means": _words(Evidence.Means),
+    "licence": _words(
+        LicenceStatus,
+        applied="wait",
+        preliminary="wait",
+        held="late",
+        licensed="good",
+        conditional="good",
+        suspended="bad",
+        refused="bad",
+        cancelled="bad",
+    ),
+    "sector": _words(Sector),
+    "service": _words(Service.State, registered="wait", live="good", paused="wait", closing="late"),
+    "terms": _words(Terms.State, draft="wait", published="good"),
+    "change": _words(Terms.Change, material="late"),
+    "channel": _words(Channel.State, testing="wait", open="good"),
+    "rider": _words(Rider),
+    # what services are for (purpose_code)
+    "purpose": {
+        "budgeting": (_("가계부·자산 모아 보기"), "neutral"),
+        "credit": (_("대출·신용점수"), "neutral"),
+        "invest": (_("투자·저축"), "neutral"),
+        "pension": (_("연금"), "neutral"),
+        "insurance": (_("보험"), "neutral"),
+        "health": (_("건강"), "neutral"),
+        "mobility": (_("교통·이동"), "neutral"),
+        "shopping": (_("쇼핑·요금제"), "neutral"),
+    },
+    "holding": {
+        "receiving": (_("지금 받고 있어요"), "info"),
+        "held": (_("그만뒀지만 아직 지우지 않았어요"), "late"),
+        "gone": (_("다 지웠어요"), "good"),
+    },
+    "step": {
+        "ended": (_("여기서 끝냈어요"), "neutral"),
+        "paused": (_("여기서 멈췄어요"), "neutral"),
+        "withdrawn": (_("여기서 끊었어요"), "neutral"),
+        "asked": (_("지워 달라고 했어요"), "neutral"),
+        "sent": (_("그만두라고 전했어요"), "neutral"),
+        "received": (_("받았다고 했어요"), "neutral"),
+        "stopped": (_("멈췄다고 했어요"), "neutral"),
+        "checked": (_("정말 멈췄는지 확인했어요"), "neutral"),
+        "erased": (_("지웠다고 서명했어요"), "neutral"),
+    },
+    "request": {
+        "pending": (_("답을 기다려요"), "wait"),
+        "granted": (_("동의했어요"), "good"),
+        "declined": (_("하지 않기로 했어요"), "neutral"),
+        "expired": (_("시간이 지났어요"), "neutral"),
+    },
+    # 정보활용 동의등급, codes of the standard API; only the official grade is shown with these words
+    "grade": {
+        "01": (_("안심"), "good"),
+        "02": (_("다소안심"), "good"),
+        "03": (_("보통"), "neutral"),
+        "04": (_("신중"), "late"),
+        "05": (_("주의"), "bad"),
+    },
+    "sensitivity": {
+        1: (_("덜 민감해요"), "neutral"),
+        2: (_("조금 민감해요"), "neutral"),
+        3: (_("민감해요"), "neutral"),
+        4: (_("꽤 민감해요"), "neutral"),
+        5: (_("아주 민감해요"), "neutral"),
+    },
+    # types of ledger entries (contracts, "Names on the wire")
+    "entry": {
+        "subscription.joined": (_("서비스에 가입했어요"), "info"),
+        "subscription.ended": (_("서비스를 그만뒀어요"), "neutral"),
+        "consent.granted": (_("동의했어요"), "info"),
+        "consent.declined": (_("동의하지 않았어요"), "neutral"),
+        "consent.amended": (_("동의 내용을 바꿨어요"), "info"),
+        "consent.paused": (_("잠시 멈췄어요"), "wait"),
+        "consent.resumed": (_("다시 시작했어요"), "info"),
+        "consent.withdrawn": (_("연동을 끊었어요"), "neutral"),
+        "consent.expired": (_("기간이 끝났어요"), "neutral"),
+        "erasure.requested": (_("지워 달라고 했어요"), "wait"),
+        "erasure.confirmed": (_("지웠다고 확인됐어요"), "good"),
+        "erasure.refused": (_("지우지 못한다고 답했어요"), "bad"),
+        "delivery.sent": (_("회사에 전했어요"), "wait"),
+        "delivery.received": (_("회사가 받았다고 했어요"), "info"),
+        "delivery.stopped": (_("회사가 멈췄다고 했어요"), "good"),
+        "delivery.erased": (_("회사가 지웠다고 했어요"), "good"),
+        "delivery.dead": (_("전하지 못해 사람이 살펴봐요"), "bad"),
+        "request.lodged": (_("회사가 동의를 요청했어요"), "wait"),
+        "request.declined": (_("요청을 거절했어요"), "neutral"),
+        "request.expired": (_("요청한 시간이 지났어요"), "neutral"),
+        "terms.published": (_("새 약관이 나왔어요"), "info"),
+        "terms.retired": (_("약관이 물러났어요"), "neutral"),
+        "licence.decided": (_("허가 결정이 있었어요"), "info"),
+        "channel.opened": (_("연결을 열었어요"), "neutral"),
+        "channel.rotated": (_("연결 열쇠를 바꿨어요"), "neutral"),
+        "channel.retired": (_("연결을 닫았어요"), "neutral"),
+        "notice.raised": (_("알림을 보냈어요"), "neutral"),
+        "notice.answered": (_("알림에 답했어요"), "neutral"),
+        "record.looked_up": (_("감독자가 내 기록을 봤어요"), "late"),
+        "record.revealed": (_("감독자가 내가 누구인지 확인했어요"), "late"),
+        "record.exported": (_("기록을 내려받았어요"), "neutral"),
+        "key.added": (_("열쇠를 더했어요"), "neutral"),
+        "key.retired": (_("열쇠를 거뒀어요"), "neutral"),
+        "person.erased": (_("계정을 닫았어요"), "neutral"),
+    },
+}

@@ -1,0 +1,1 @@
+"""HTML doors, by audience: find through `access`, make one domain call, answer."""

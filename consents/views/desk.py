@@ -1,0 +1,112 @@
+"""The desk: what an organization must do, what it confirmed, and how it is reached. Always the visitor's own organization."""
+
+import datetime
+
+from django.contrib import messages
+from django.core.exceptions import BadRequest
+from django.db import IntegrityError
+from django.http import Http404
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
+
+from consents import access, answers
+from consents.actors import Actor
+from consents.forms import desk as forms
+from consents.queries import desk as queries
+from consents.queries import paging
+from consents.queries.duties import possible_steps
+
+
+@access.operator_admin
+@require_safe
+def desk(request):
+    at, own = timezone.now(), request.user.organization
+    try:
+        page = queries.inbox(own, at=at, after=request.GET.get("after", ""))
+    except paging.BadCursor as error:
+        raise BadRequest from error
+    context = {
+        "organization": own,
+        "rows": page.rows,
+        "numbers": queries.numbers(own, at=at),
+        "counted": queries.COUNTED,
+        "channel": queries.channel(own),
+        "services": queries.services(own),
+        **paging.links(request, page),
+    }
+    return render(request, "desk/desk.html", context)
+
+
+@access.operator_admin
+@require_safe
+def desk_deliveries(request):
+    form, page = forms.DeliveryFilters(request.GET), paging.Page([], None)
+    if form.is_valid():
+        try:
+            page = queries.deliveries(
+                request.user.organization, **form.cleaned_data, after=request.GET.get("after", "")
+            )
+        except paging.BadCursor:
+            form.add_error(None, _("쪽 주소가 잘못됐어요. 처음부터 다시 찾아 주세요."))
+    filtered = any(form.data.get(name) for name in form.fields)
+    context = {"form": form, "rows": page.rows, "filtered": filtered, **paging.links(request, page)}
+    return render(request, "desk/desk_deliveries.html", context, status=400 if form.errors else 200)
+
+
+@access.operator_admin
+@require_safe
+def desk_delivery(request, jti):
+    return _delivery(request, access.organization_delivery(request.user.organization, jti), at=timezone.now())
+
+
+@access.operator_admin
+@require_POST
+def confirm_delivery(request, jti):
+    at, own = timezone.now(), request.user.organization
+    delivery = access.organization_delivery(own, jti)
+    try:
+        form = forms.step_form(request.POST.get("step", ""), request.POST)
+    except KeyError as unknown:
+        raise BadRequest from unknown
+    possible = form.kind in possible_steps(delivery)
+    if not form.is_valid():
+        if not possible:
+            raise BadRequest
+        return _delivery(request, delivery, at=at, bound=form, status=400)
+    by = Actor.organization(own, member=request.user)
+    try:
+        new = possible and _state(form, delivery, by=by, at=at)
+    except answers.UnknownDelivery as unknown:
+        raise Http404 from unknown
+    except (answers.WrongOrder, IntegrityError):  # said before, or from another window in the same moment
+        new = False
+    if new:
+        messages.success(request, _("확인을 기록했어요."))
+    else:
+        messages.info(request, _("이미 끝난 일이에요. 새로 기록한 것은 없어요."))
+    if form.cleaned_data["back"] == "desk_delivery":
+        return redirect("desk_delivery", jti=jti)
+    return redirect("desk")
+
+
+def _state(form, delivery, *, by: Actor, at: datetime.datetime) -> bool:
+    """Pass the statement on; whether it changed anything."""
+    own = delivery.organization
+    if form.kind == "received":
+        return answers.acknowledge(delivery.jti, organization=own, by=by, at=at).received_at == at
+    evidence = form.statement(delivery, by=by, at=at)
+    answers.complete(delivery.jti, organization=own, evidence=evidence, basis=form.basis, by=by, at=at)
+    return True
+
+
+def _delivery(request, delivery, *, at, bound=None, status=200):
+    detail = queries.delivery_detail(delivery, at=at)
+    steps = [
+        bound if bound is not None and bound.kind == step else forms.step_form(step)
+        for step in detail["duty"].steps
+    ]
+    return render(
+        request, "desk/desk_delivery.html", {"delivery": delivery, "forms": steps, **detail}, status=status
+    )

@@ -1,0 +1,445 @@
+"""WRITES the facts about organizations: licence decisions, published terms, channels and keys, and the data files.
+
+Codes of organizations are ours, since the real ones are not public: ten letters or digits, the first two for the
+sector (BK bank, SV savings bank, MU mutual, CD card, CP capital, IV securities, IN insurance, EM e-money, FT fintech,
+TC telecom, PB public, HL health, TR transport, SH shopping, EN energy, OT other), four from the name, four digits;
+numbers from 9001 on belong to the invented organizations. The ledger is not known here: callers write its entries.
+"""
+
+import csv
+import datetime
+import json
+import secrets as randomness
+import zoneinfo
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from providers import policy, register, signing, wording
+from providers.models import (
+    Channel,
+    ChannelKey,
+    Licence,
+    Organization,
+    PolicyRule,
+    Scope,
+    Service,
+    Terms,
+    TermsItem,
+)
+
+DATA = Path(__file__).parent / "data"
+SEOUL = zoneinfo.ZoneInfo("Asia/Seoul")
+
+
+class NotADraft(ValueError):
+    """Terms that were published once cannot be published again."""
+
+
+class TermsIncomplete(ValueError):
+    """Terms lack something the law demands; `missing` says what, as `position: field`."""
+
+    def __init__(self, missing: list[str]):
+        super().__init__(", ".join(missing))
+        self.missing = missing
+
+
+class ChangeIsMaterial(ValueError):
+    """Terms were marked as a typo or a clarification, but what they ask differs; `differences` says where."""
+
+    def __init__(self, differences: list[str]):
+        super().__init__(", ".join(differences))
+        self.differences = differences
+
+
+class NotAnOperator(ValueError):
+    """A licence was to be recorded for an organization that is no operator."""
+
+
+class ChannelAlreadyOpen(ValueError):
+    """The organization has an open channel: retire it first."""
+
+
+class ChannelRetired(ValueError):
+    """A retired channel takes no keys."""
+
+
+@dataclass
+class Report:
+    """What an import did: rows that added something, rows that said what was known, and rows refused as
+    `(row number, column, reason)`. The header is row 1, as in a spreadsheet."""
+
+    created: int = 0
+    unchanged: int = 0
+    refused: list[tuple[int, str, str]] = field(default_factory=list)
+    licences: list[Licence] = field(default_factory=list)
+
+
+# The licence register
+
+
+def import_register(
+    rows: Iterable[Mapping], *, by=None, at: datetime.datetime, dry_run: bool = False
+) -> Report:
+    """Bring in rows of the licence register (`register.COLUMNS`); accepted rows go in together, refused ones are named.
+
+    A row adds what is not known yet: the organization, its role, the decision. It changes nothing that is there, so the
+    same rows again are no change. With `dry_run` nothing is kept and the report says what would have happened."""
+    report = Report()
+    with transaction.atomic():
+        known = {organization.code: organization for organization in Organization.objects.select_for_update()}
+        decided = set(
+            Licence.objects.values_list("organization__code", "status", "decided_on", "effective_on")
+        )
+        for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
+            try:
+                entry = register.entry(row, today=at.astimezone(SEOUL).date())
+                changed = _import_organization(entry, known)
+            except register.Refused as refusal:
+                report.refused.append((number, refusal.column, refusal.reason))
+                continue
+            decision = (entry.org_code, entry.status, entry.decided_on, entry.effective_on)
+            if entry.status and decision not in decided:
+                decided.add(decision)
+                report.licences.append(_import_decision(entry, known[entry.org_code]))
+                changed = True
+            report.created += changed
+            report.unchanged += not changed
+        transaction.set_rollback(dry_run)
+    return report
+
+
+def _import_organization(entry: register.Entry, known: dict[str, Organization]) -> bool:
+    organization = known.get(entry.org_code)
+    if organization is None:
+        known[entry.org_code] = Organization.objects.create(
+            code=entry.org_code,
+            name_ko=entry.name_ko,
+            name_en=entry.name_en,
+            sector=entry.sector,
+            is_operator=entry.is_operator,
+            is_source=entry.is_source,
+        )
+        return True
+    for column in ("name_ko", "name_en", "sector"):
+        if getattr(organization, column) != getattr(entry, column):
+            raise register.Refused(column, f"differs from what is registered under {entry.org_code}")
+    roles = [
+        name
+        for name in ("is_operator", "is_source")
+        if getattr(entry, name) and not getattr(organization, name)
+    ]
+    for name in roles:
+        setattr(organization, name, True)
+    if roles:
+        organization.save(update_fields=roles)
+    return bool(roles)
+
+
+def _import_decision(entry: register.Entry, organization: Organization) -> Licence:
+    return Licence.objects.create(
+        organization=organization,
+        status=entry.status,
+        decided_on=entry.decided_on,
+        effective_on=entry.effective_on,
+        source=entry.source,
+    )
+
+
+def record_decision(
+    *,
+    organization: Organization,
+    status: str,
+    decided_on: datetime.date,
+    effective_on: datetime.date,
+    source: str,
+    note: str = "",
+    by=None,
+    at: datetime.datetime,
+) -> Licence:
+    """Record one decision about an operator's licence; the same decision again gives back the first record.
+
+    Only writes the fact. What a decision does to consents is the caller's business. Raises NotAnOperator."""
+    if not organization.is_operator:
+        raise NotAnOperator(organization.code)
+    licence, _ = Licence.objects.get_or_create(
+        organization=organization,
+        status=status,
+        decided_on=decided_on,
+        effective_on=effective_on,
+        defaults={"source": source, "note": note},
+    )
+    return licence
+
+
+# Terms
+
+
+@transaction.atomic
+def publish_terms(*, terms: Terms, by=None, at: datetime.datetime) -> Terms:
+    """Publish a draft: its digests are taken, and the version published before is retired.
+
+    Raises NotADraft, TermsIncomplete (what the law demands is missing) or ChangeIsMaterial (a change marked as typo or
+    clarification alters purpose, recipient, retention, scope or cycle)."""
+    service = (
+        Service.objects.select_for_update(of=("self",))
+        .select_related("organization")
+        .get(pk=terms.service_id)
+    )
+    terms = Terms.objects.select_for_update().get(pk=terms.pk)
+    if terms.state != Terms.State.DRAFT:
+        raise NotADraft(f"{service.client_id} version {terms.version}")
+    terms.service = service
+    items = list(terms.items.select_related("source", "recipient").order_by("position"))
+    missing = ["items"] if not items else wording.missing_legal_items(items)
+    missing += [
+        name
+        for name in ("text_ko", "text_en", "summary_ko", "summary_en")
+        if not getattr(terms, name).strip()
+    ]
+    if missing:
+        raise TermsIncomplete(missing)
+    previous = service.terms.filter(state=Terms.State.PUBLISHED).first()
+    if previous:
+        if terms.change_kind != Terms.Change.MATERIAL:
+            differences = wording.material_differences(previous.items.all(), items)
+            if differences:
+                raise ChangeIsMaterial(differences)
+        previous.state = Terms.State.RETIRED
+        previous.retired_at = at
+        previous.save(update_fields=["state", "retired_at"])
+    terms.state = Terms.State.PUBLISHED
+    terms.published_at = at
+    terms.digest_ko = wording.text_digest(terms, "ko", items=items)
+    terms.digest_en = wording.text_digest(terms, "en", items=items)
+    terms.save(update_fields=["state", "published_at", "digest_ko", "digest_en"])
+    return terms
+
+
+@transaction.atomic
+def set_service_states(states: dict[str, str]) -> None:
+    """Set services, by slug, to live, paused, closing or closed."""
+    for slug, state in states.items():
+        Service.objects.filter(slug=slug).update(state=state)
+
+
+# Channels
+
+
+@transaction.atomic
+def open_channel(
+    *,
+    organization: Organization,
+    protocol: str,
+    address: str = "",
+    secret: str | None = None,
+    by=None,
+    at: datetime.datetime,
+) -> Channel:
+    """Open the way to an organization. A native channel gets a signing secret: `secret` (`whsec_…`) or a fresh one.
+
+    The address is kept as given; it is judged by `outbound` at each call. Raises ChannelAlreadyOpen."""
+    Organization.objects.select_for_update().get(pk=organization.pk)
+    if organization.channels.filter(state=Channel.State.OPEN).exists():
+        raise ChannelAlreadyOpen(organization.code)
+    channel = Channel.objects.create(
+        organization=organization, protocol=protocol, address=address, state=Channel.State.OPEN, opened_at=at
+    )
+    if protocol == Channel.Protocol.NATIVE:
+        _add_secret(channel, secret, at)
+    return channel
+
+
+@transaction.atomic
+def rotate_key(*, channel: Channel, secret: str | None = None, by=None, at: datetime.datetime) -> ChannelKey:
+    """Give a channel a new signing secret. The old one stays valid beside it for KEY_OVERLAP_HOURS, so that no message
+    is refused while the other side changes over. Raises ChannelRetired."""
+    channel = Channel.objects.select_for_update().get(pk=channel.pk)
+    if channel.state == Channel.State.RETIRED:
+        raise ChannelRetired(str(channel.pk))
+    hours = policy.number("KEY_OVERLAP_HOURS", on=at.astimezone(SEOUL).date())
+    channel.keys.filter(kind=ChannelKey.Kind.HMAC, retired_at__isnull=True).update(
+        retired_at=at + datetime.timedelta(hours=hours)
+    )
+    return _add_secret(channel, secret, at)
+
+
+@transaction.atomic
+def add_public_key(*, channel: Channel, kid: str, jwk: dict, by=None, at: datetime.datetime) -> ChannelKey:
+    """Note a public key the organization signs its evidence with. Raises ChannelRetired."""
+    channel = Channel.objects.select_for_update().get(pk=channel.pk)
+    if channel.state == Channel.State.RETIRED:
+        raise ChannelRetired(str(channel.pk))
+    return ChannelKey.objects.create(
+        channel=channel, kind=ChannelKey.Kind.JWK, kid=kid, jwk=jwk, active_from=at
+    )
+
+
+@transaction.atomic
+def retire_channel(*, channel: Channel, by=None, at: datetime.datetime) -> Channel:
+    """Close a channel and all its keys at once; a closed channel stays as it was."""
+    channel = Channel.objects.select_for_update().get(pk=channel.pk)
+    if channel.state != Channel.State.RETIRED:
+        channel.state = Channel.State.RETIRED
+        channel.retired_at = at
+        channel.save(update_fields=["state", "retired_at"])
+        channel.keys.exclude(retired_at__lte=at).update(retired_at=at)
+    return channel
+
+
+@transaction.atomic
+def move_channels(addresses: dict[str, str]) -> int:
+    """New addresses for the open native channels of invented organizations (the demo's port changed); returns how many."""
+    channels = Channel.objects.select_for_update(of=("self",)).filter(
+        organization__code__in=addresses, organization__is_fictional=True, state=Channel.State.OPEN, protocol=Channel.Protocol.NATIVE
+    )
+    moved = [channel for channel in channels.select_related("organization") if channel.address != addresses[channel.organization.code]]
+    for channel in moved:
+        channel.address = addresses[channel.organization.code]
+    Channel.objects.bulk_update(moved, ["address"])
+    return len(moved)
+
+
+def channel_secrets(channel: Channel) -> list[bytes]:
+    """The secrets to sign with now, newest first; two while one is being rotated. Uses prefetched keys."""
+    now = timezone.now()
+    keys = [
+        key
+        for key in channel.keys.all()
+        if key.kind == ChannelKey.Kind.HMAC and (key.retired_at is None or key.retired_at > now)
+    ]
+    keys.sort(key=lambda key: key.active_from, reverse=True)
+    return [signing.unseal(key.sealed_secret, aad=_place(channel, key.kid)) for key in keys]
+
+
+def _add_secret(channel: Channel, secret: str | None, at: datetime.datetime) -> ChannelKey:
+    raw = signing.webhook_secret(secret or signing.new_webhook_secret())
+    kid = f"hmac-{randomness.token_hex(8)}"
+    return ChannelKey.objects.create(
+        channel=channel,
+        kind=ChannelKey.Kind.HMAC,
+        kid=kid,
+        sealed_secret=signing.seal(raw, aad=_place(channel, kid)),
+        active_from=at,
+    )
+
+
+def _place(channel: Channel, kid: str) -> bytes:
+    return f"channel-key|{channel.pk}|{kid}".encode()
+
+
+# The data files
+
+
+@transaction.atomic
+def load_scopes(*, by=None, at: datetime.datetime | None = None) -> int:
+    """Bring the scope catalogue in line with `data/scopes.json`; returns how many items it has."""
+    rows = _json("scopes.json")
+    for row in rows:
+        Scope.objects.update_or_create(
+            item=row["item"], defaults={name: value for name, value in row.items() if name != "item"}
+        )
+    return len(rows)
+
+
+@transaction.atomic
+def load_policy(*, by=None, at: datetime.datetime | None = None) -> int:
+    """Bring the dated numbers in line with `data/policy.csv`; returns how many there are. Rows not in the file stay."""
+    with (DATA / "policy.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        PolicyRule.objects.update_or_create(
+            key=row["key"],
+            effective_on=datetime.date.fromisoformat(row["effective_on"]),
+            defaults={
+                "value": int(row["value"]),
+                "unit": row["unit"],
+                "source": row["source"],
+                "note": row["note"],
+            },
+        )
+    policy.forget()
+    return len(rows)
+
+
+@transaction.atomic
+def load_fictional(*, by=None, at: datetime.datetime | None = None, until: datetime.date | None = None) -> int:
+    """Add the invented organizations, their licences, services and published terms from `data/fictional.json`.
+
+    What is there already stays as it is; with `until`, terms published after that day are left for another call. Channels are opened by whoever knows the addresses; each organization's
+    protocol is its `channel` in the file. Returns the number of organizations in the file."""
+    data = fictional()
+    organizations = {row["code"]: _load_organization(row) for row in data["organizations"]}
+    for row in data["services"]:
+        service, _ = Service.objects.get_or_create(
+            client_id=row["client_id"],
+            defaults={
+                "organization": organizations[row["operator"]],
+                **{name: value for name, value in row.items() if name not in _NOT_SERVICE},
+            },
+        )
+        for version in sorted([*row["history"], row["terms"]], key=lambda terms: terms["version"]):
+            if until is None or version["published_on"] <= until.isoformat():
+                _load_terms(service, version, organizations, by)
+    return len(organizations)
+
+
+def fictional() -> dict:
+    """The invented organizations and services as the file has them."""
+    return _json("fictional.json")
+
+
+_NOT_SERVICE = ("operator", "client_id", "terms", "history")
+_INVENTED = "방지턱 가상 데이터"
+
+
+def _load_organization(row: dict) -> Organization:
+    names = ("name_ko", "name_en", "sector", "is_operator", "is_source", "duty_contact")
+    organization, _ = Organization.objects.get_or_create(
+        code=row["code"], defaults={"is_fictional": True, **{name: row[name] for name in names}}
+    )
+    for licence in row["licences"]:
+        Licence.objects.get_or_create(
+            organization=organization,
+            status=licence["status"],
+            decided_on=licence["decided_on"],
+            effective_on=licence["effective_on"],
+            defaults={"source": _INVENTED, "note": licence["note"]},
+        )
+    return organization
+
+
+def _load_terms(service: Service, row: dict, organizations: dict[str, Organization], by) -> None:
+    if service.terms.filter(version=row["version"]).exists():
+        return
+    terms = Terms.objects.create(
+        service=service,
+        **{name: value for name, value in row.items() if name not in ("items", "published_on")},
+    )
+    TermsItem.objects.bulk_create(
+        TermsItem(
+            terms=terms,
+            position=position,
+            **{
+                **item,
+                "source": organizations[item["source"]] if item["source"] else None,
+                "recipient": organizations[item["recipient"]] if item["recipient"] else None,
+            },
+        )
+        for position, item in enumerate(row["items"], start=1)
+    )
+    morning = datetime.time(9, tzinfo=SEOUL)
+    publish_terms(
+        terms=terms,
+        by=by,
+        at=datetime.datetime.combine(datetime.date.fromisoformat(row["published_on"]), morning),
+    )
+
+
+def _json(name: str):
+    return json.loads((DATA / name).read_text(encoding="utf-8"))

@@ -1,0 +1,399 @@
+"""The portal's signing keys, and every signature it makes or checks: SETs, receipts, webhooks, evidence.
+
+Rotation of a signing key: put the new one beside the old as `set.next.pem` (published, not yet used), a day later
+rename the old to `set.<any name>.pem` (still published), the new to `set.pem`, and restart.
+"""
+
+import base64
+import functools
+import hashlib
+import hmac
+import json
+import math
+import re
+import secrets as randomness
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from django.conf import settings
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry
+
+from providers.vault import BadSeal, MachineSecretHasher, derived_key, key_file, pseudonym, seal, unseal
+
+__all__ = [
+    "BadSeal",
+    "BadSignature",
+    "MachineSecretHasher",
+    "derived_key",
+    "new_webhook_secret",
+    "pseudonym",
+    "public_jwks",
+    "seal",
+    "sign_receipt",
+    "sign_set",
+    "strict_json",
+    "unseal",
+    "verify_jws",
+    "verify_webhook",
+    "webhook_headers",
+    "webhook_public_key",
+    "webhook_secret",
+]
+
+SET_TYP = "secevent+jwt"  # RFC 8417 §2.3
+RECEIPT_TYP = "consent-receipt+jwt"
+EVIDENCE_TYP = "deletion-evidence+jwt"
+
+LARGEST_JWS = 16_384  # bytes
+FUTURE_LEEWAY = 10  # seconds; FAPI 2.0 §5.3.2.1
+WEBHOOK_TOLERANCE = 300  # seconds; Standard Webhooks 1.0.0
+
+# One key type per algorithm: a token may not choose how its key is read (RFC 8725 §3.1).
+KEY_OF_ALGORITHM = {
+    "ES256": ("EC", "P-256"),
+    "PS256": ("RSA", None),
+    "RS256": ("RSA", None),
+    "Ed25519": ("OKP", "Ed25519"),
+    "EdDSA": ("OKP", "Ed25519"),
+}
+FORBIDDEN_HEADERS = {"jku", "x5u", "jwk", "x5c", "crit", "b64"}
+
+
+class BadSignature(Exception):
+    """A message that is not what it claims to be. `reason` is one word: form, alg, kid, key, signature, typ, iss, aud,
+    iat, exp, nbf, id, timestamp."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(detail or reason)
+        self.reason = reason
+
+
+# Keys
+
+
+def _new_ec() -> bytes:
+    return _pem(generate_private_key(SECP256R1()))
+
+
+def _new_ed25519() -> bytes:
+    return _pem(Ed25519PrivateKey.generate())
+
+
+def _pem(key) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@functools.lru_cache(maxsize=64)
+def _ec_key(pem: bytes) -> tuple[ECKey, str]:
+    key = ECKey.import_key(pem)
+    return key, key.thumbprint()
+
+
+@functools.lru_cache(maxsize=8)
+def _ed25519_key(pem: bytes) -> Ed25519PrivateKey:
+    key = load_pem_private_key(pem, None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise TypeError("the key file is not an Ed25519 key")
+    return key
+
+
+# JWS
+
+
+def sign_set(claims: dict) -> str:
+    """A Security Event Token (RFC 8417), compact, ES256."""
+    return _sign("set", SET_TYP, claims)
+
+
+def sign_receipt(claims: dict) -> str:
+    """A consent receipt or certificate, compact JWS, ES256 with a key of its own."""
+    return _sign("receipt", RECEIPT_TYP, claims)
+
+
+def _sign(purpose: str, typ: str, claims: dict) -> str:
+    key, kid = _ec_key(key_file(f"{purpose}.pem", _new_ec))
+    payload = json.dumps(claims, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    header = {"alg": "ES256", "kid": kid, "typ": typ}
+    return jws.serialize_compact(header, payload.encode(), key, algorithms=["ES256"])
+
+
+def public_jwks() -> dict:
+    """The public keys that others check our JWS with (RFC 7517): those in use, the next ones, and the retired ones that
+    still lie in the folder. `kid` is the RFC 7638 thumbprint."""
+    pems = [key_file(f"{purpose}.pem", _new_ec) for purpose in ("set", "receipt")]
+    folder = Path(settings.PORTAL_KEYS_DIR)
+    for purpose in ("set", "receipt"):
+        pems += [path.read_bytes() for path in sorted(folder.glob(f"{purpose}.*.pem"))]
+    keys = {}
+    for pem in pems:
+        key, kid = _ec_key(pem)
+        keys[kid] = {**key.as_dict(private=False), "kid": kid, "use": "sig", "alg": "ES256"}
+    return {"keys": list(keys.values())}
+
+
+def verify_jws(compact: str | bytes, *, jwks: dict, typ: str, issuer: str, audience: str, now: int) -> dict:
+    """The claims of a JWS that somebody else signed, or BadSignature.
+
+    The key comes from `jwks` by `kid` alone; nothing in the token can bring a key or choose how one is read.
+    `now` is epoch seconds. Rules: RFC 7515, RFC 8725, `iat` at most ten seconds ahead, no duplicate members."""
+    head, payload, signature, signed = _compact_parts(compact)
+    header = _json_object(head)
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in KEY_OF_ALGORITHM:
+        raise BadSignature("alg", "the algorithm is not allowed")
+    if FORBIDDEN_HEADERS & header.keys():
+        raise BadSignature("form", "the header brings or points to a key, or asks for an extension")
+    if header.get("typ") != typ:
+        raise BadSignature("typ", f"typ is not {typ}")
+
+    key = _key_for(jwks, header.get("kid"), algorithm)
+    try:
+        genuine = jws.JWSRegistry.algorithms[algorithm].verify(signed, signature, key)
+    except (JoseError, ValueError, TypeError) as error:
+        raise BadSignature("signature") from error
+    if not genuine:
+        raise BadSignature("signature", "the signature does not match")
+
+    claims = _json_object(payload)
+    if claims.get("iss") != issuer:
+        raise BadSignature("iss", "the issuer is another one")
+    audiences = claims.get("aud")
+    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+        raise BadSignature("aud", "meant for somebody else")
+    issued = _moment(claims, "iat")
+    if issued is None or issued > now + FUTURE_LEEWAY:
+        raise BadSignature("iat", "iat is missing or in the future")
+    starts, expires = _moment(claims, "nbf"), _moment(claims, "exp")
+    if starts is not None and starts > now + FUTURE_LEEWAY:
+        raise BadSignature("nbf", "not valid yet")
+    if expires is not None and expires <= now:
+        raise BadSignature("exp", "no longer valid")
+    return claims
+
+
+def _compact_parts(compact: str | bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    if len(compact) > LARGEST_JWS:
+        raise BadSignature("form", "larger than 16 kB")
+    try:
+        raw = compact.encode("ascii") if isinstance(compact, str) else bytes(compact)
+        head, payload, signature = raw.split(b".")
+        return _unbase64url(head), _unbase64url(payload), _unbase64url(signature), head + b"." + payload
+    except ValueError as error:
+        raise BadSignature("form", "not a compact JWS") from error
+
+
+def _unbase64url(text: bytes) -> bytes:
+    decoded = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    # Python skips foreign characters and spare bits; one value must have one spelling.
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != text:
+        raise ValueError("not canonical base64url")
+    return decoded
+
+
+def strict_json(raw: bytes | str) -> object:
+    """JSON with one meaning: duplicate members, NaN, infinity, NUL and lone surrogates raise ValueError."""
+    try:
+        value = json.loads(raw, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        _check_values(value)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member appears twice")
+    return members
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_values(value: object) -> None:
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise ValueError("a string holds NUL, which PostgreSQL cannot store")
+        value.encode("utf-8")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a number is too large")
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_values(name)
+            _check_values(item)
+
+
+def _json_object(raw: bytes) -> dict:
+    try:
+        value = strict_json(raw)
+    except ValueError as error:
+        raise BadSignature("form", "not plain JSON") from error
+    if not isinstance(value, dict):
+        raise BadSignature("form", "not a JSON object")
+    return value
+
+
+def _moment(claims: dict, name: str) -> int | float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadSignature(name, f"{name} is not a number")
+    return value
+
+
+def _key_for(jwks: object, kid: object, algorithm: str):
+    keys = jwks.get("keys") if isinstance(jwks, dict) else None
+    keys = keys if isinstance(keys, list) else []
+    found = [key for key in keys if isinstance(key, dict) and key.get("kid") == kid]
+    if not isinstance(kid, str) or len(found) != 1:
+        raise BadSignature("kid", "no such key")
+    wanted = found[0]
+    kty, curve = KEY_OF_ALGORITHM[algorithm]
+    declared = str(wanted.get("alg", algorithm))
+    operations = wanted.get("key_ops", ["verify"])
+    if wanted.get("kty") != kty or (curve and wanted.get("crv") != curve):
+        raise BadSignature("key", "the key is of another type than the algorithm")
+    if declared != algorithm and {declared, algorithm} != {
+        "Ed25519",
+        "EdDSA",
+    }:  # two names of one thing, RFC 9864
+        raise BadSignature("key", "the key is for another algorithm")
+    if wanted.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise BadSignature("key", "the key is not for signatures")
+    material = {name: wanted[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in wanted}
+    try:
+        if kty == "RSA" and int.from_bytes(_unbase64url(wanted["n"].encode()), "big").bit_length() < 2048:
+            raise ValueError("the RSA key is shorter than 2048 bits")
+        return JWKRegistry.import_key(material)
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadSignature("key", "the key cannot be used") from error
+
+
+# Standard Webhooks 1.0.0
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_TIMESTAMP = re.compile(r"[0-9]{1,11}", re.ASCII)
+
+
+def webhook_headers(*, message_id: str, timestamp: int, body: bytes, secrets: list[bytes]) -> dict[str, str]:
+    """The three headers of one attempt: a `v1` for each secret (two while one is being rotated) and our `v1a`.
+
+    `timestamp` is the time of this attempt, in epoch seconds; `body` the very bytes that will be sent."""
+    if not _ID.fullmatch(message_id):
+        raise ValueError("a message id holds letters, digits, - and _ only")
+    content = _signed_content(message_id, str(int(timestamp)), body)
+    signatures = [f"v1,{_base64(_hmac(secret, content))}" for secret in secrets]
+    signatures.append(f"v1a,{_base64(_webhook_key().sign(content))}")
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(timestamp)),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def webhook_public_key() -> str:
+    """`whpk_…`, for receivers that would rather check our Ed25519 signature than keep a secret."""
+    return "whpk_" + _base64(_webhook_key().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+
+def new_webhook_secret() -> str:
+    """A fresh `whsec_…` for one endpoint (32 random bytes)."""
+    return "whsec_" + _base64(randomness.token_bytes(32))
+
+
+def webhook_secret(text: str) -> bytes:
+    """The bytes of a `whsec_…`; ValueError unless they are 24 to 64."""
+    secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    if not 24 <= len(secret) <= 64:
+        raise ValueError("a webhook secret has 24 to 64 bytes")
+    return secret
+
+
+def verify_webhook(
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    secrets: Iterable[bytes],
+    public_key: str | None = None,
+    now: int,
+    tolerance: int = WEBHOOK_TOLERANCE,
+) -> None:
+    """Return if one signature in the headers was made with one of `secrets` or with `public_key` (`whpk_…`).
+
+    Raises BadSignature and nothing else, whatever the headers hold. `now` is epoch seconds."""
+    given = {str(name).lower(): value for name, value in headers.items()}
+    message_id, timestamp, line = (given.get(f"webhook-{part}") for part in ("id", "timestamp", "signature"))
+    if not isinstance(message_id, str) or not _ID.fullmatch(message_id):
+        raise BadSignature("id", "webhook-id is missing or malformed")
+    if not isinstance(timestamp, str) or not _TIMESTAMP.fullmatch(timestamp):
+        raise BadSignature("timestamp", "webhook-timestamp is missing or malformed")
+    if abs(now - int(timestamp)) > tolerance:
+        raise BadSignature("timestamp", "webhook-timestamp is too far from now")
+    if not isinstance(line, str):
+        raise BadSignature("signature", "webhook-signature is missing")
+
+    content = _signed_content(message_id, timestamp, body)
+    expected = [_hmac(secret, content) for secret in secrets]
+    genuine = False
+    for version, value in _signatures(line):
+        if version == "v1":
+            for one in expected:
+                genuine |= hmac.compare_digest(one, value)
+        elif version == "v1a" and public_key:
+            genuine |= _ed25519_matches(public_key, value, content)
+    if not genuine:
+        raise BadSignature("signature", "no signature matches")
+
+
+def _signatures(line: str) -> list[tuple[str, bytes]]:
+    found = []
+    for item in line.split(" ", 16)[:16]:  # nobody rotates sixteen keys at once
+        version, _, text = item.partition(",")
+        try:
+            found.append((version, base64.b64decode(text.encode("ascii"), validate=True)))
+        except ValueError:  # binascii.Error and UnicodeEncodeError are ValueErrors
+            continue
+    return found
+
+
+def _ed25519_matches(public_key: str, signature: bytes, content: bytes) -> bool:
+    try:
+        raw = base64.b64decode(public_key.removeprefix("whpk_"), validate=True)
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _signed_content(message_id: str, timestamp: str, body: bytes) -> bytes:
+    return f"{message_id}.{timestamp}.".encode() + body
+
+
+def _webhook_key() -> Ed25519PrivateKey:
+    return _ed25519_key(key_file("webhook.pem", _new_ed25519))
+
+
+def _hmac(secret: bytes, content: bytes) -> bytes:
+    return hmac.digest(secret, content, hashlib.sha256)
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")

@@ -1,0 +1,231 @@
+"""The OAuth2 server: tokens for servers and for people's applications, and what nobody can do with them."""
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from allauth.idp.oidc.models import Client as OAuthClient
+from allauth.idp.oidc.models import Token
+from django.core.exceptions import ValidationError
+from django.test import Client
+
+from consents import oauth
+from consents.api import oauth as doors
+from providers import signing
+from tests import factories
+
+from .conftest import SECRET, Caller, token
+
+pytestmark = pytest.mark.django_db
+FORM = "application/x-www-form-urlencoded"
+TOKEN, REVOKE = "/identity/o/api/token", "/identity/o/api/revoke"
+BACK = "https://my.example/back"
+
+
+@pytest.fixture
+def organization(db):
+    return factories.OperatorFactory()
+
+
+@pytest.fixture
+def server(organization):
+    """The OAuth2 client of an organization."""
+    return oauth.create_client(
+        organization=organization, name="서버", secret=SECRET, scopes=list(oauth.ORGANIZATION_SCOPES)
+    ).client
+
+
+def grant(client, **fields):
+    return post(
+        TOKEN, {"grant_type": "client_credentials", "client_id": client.pk, "client_secret": SECRET} | fields
+    )
+
+
+def post(path, fields, **headers):
+    body = urlencode({name: value for name, value in fields.items() if value is not None})
+    return Client().post(path, body, content_type=FORM, headers=headers)
+
+
+def basic(client, secret=SECRET) -> str:
+    return "Basic " + base64.b64encode(f"{client.pk}:{secret}".encode()).decode()
+
+
+def test_a_server_gets_a_short_lived_token_for_its_scopes(server, organization):
+    granted = grant(server, scope="deliveries:ack").json()
+    assert (
+        granted["expires_in"] == 600
+        and granted["scope"] == "deliveries:ack"
+        and "refresh_token" not in granted
+    )
+    assert Caller(granted["access_token"]).get("deliveries").status_code == 200
+    assert Caller(granted["access_token"]).get("consents").status_code == 403
+    by_header = post(TOKEN, {"grant_type": "client_credentials"}, Authorization=basic(server)).json()
+    assert set(by_header["scope"].split()) == set(oauth.ORGANIZATION_SCOPES)
+
+
+def test_secrets_are_kept_hashed_and_cheap(server):
+    assert server.secret.startswith("machine_sha256$") and SECRET not in server.secret
+    assert server.check_secret(SECRET) and not server.check_secret(SECRET + "x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"client_secret": "wrong" * 9}, 401), ({"client_secret": None}, 401), ({"client_id": "nobody"}, 401),
+        ({"scope": "me"}, 400), ({"scope": "everything"}, 400), ({"grant_type": "password"}, 400), ({"grant_type": None}, 400),
+        ({"client_id": "a\x00b"}, 400), ({"client_secret": "\x00"}, 400),
+    ],
+)  # fmt: skip
+def test_a_wrong_token_request_gives_nothing(server, fields, status):
+    answer = grant(server, **fields)
+    assert answer.status_code == status, answer.content
+    assert answer.json()["error"] and not Token.objects.exists()
+
+
+def test_token_requests_of_another_form_are_refused(server):
+    assert Client().post(TOKEN, "{}", content_type="application/json").status_code == 400
+    assert Client().post(TOKEN, "a=" + "b" * 20_000, content_type=FORM).status_code == 413
+    assert Client().post(TOKEN, "a=" + "b" * 10_000_000, content_type=FORM).status_code == 413
+    assert Client().post(TOKEN, "scope=a&scope=b", content_type=FORM).status_code == 400
+    assert Client().get(TOKEN).status_code == 405
+    both = post(
+        TOKEN, {"grant_type": "client_credentials", "client_id": "other"}, Authorization=basic(server)
+    )
+    assert both.json()["error"] == "invalid_request"
+
+
+def test_too_many_tokens_have_to_wait(server, monkeypatch):
+    monkeypatch.setattr(doors, "PER_MINUTE", 2)
+    assert [grant(server).status_code for _ in range(3)] == [200, 200, 429]
+    waiting = grant(server)
+    assert waiting["Retry-After"] == "60" and waiting.json()["error"] == "temporarily_unavailable"
+
+
+def test_one_client_cannot_revoke_anothers_token(server, app, person):
+    other = oauth.create_client(
+        organization=factories.OperatorFactory(), name="다른 서버", secret=SECRET, scopes=["deliveries:ack"]
+    ).client
+    theirs, mine = token(server, None, ["deliveries:ack"]), token(app, person, ["me"])
+    for value in (theirs, mine):
+        for hint in (None, "access_token", "refresh_token"):
+            answer = post(REVOKE, {"token": value, "token_type_hint": hint}, Authorization=basic(other))
+            assert answer.status_code == 200  # as for a token that never was (RFC 7009 §2.2)
+    assert post(REVOKE, {"token": theirs, "client_id": app.pk}).status_code == 200
+    mixed = post(REVOKE, {"token": theirs, "client_id": app.pk}, Authorization=basic(server, "wrong" * 9))
+    assert mixed.status_code == 400
+    assert post(REVOKE, {"token": theirs}, Authorization=basic(server, "wrong" * 9)).status_code == 401
+    assert Token.objects.count() == 2
+    assert post(REVOKE, {"token": theirs}, Authorization=basic(server)).status_code == 200
+    assert Token.objects.count() == 1
+    assert Caller(theirs).get("deliveries").status_code == 401
+
+
+def authorize(browser, app, verifier, **other):
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    asked = {
+        "response_type": "code", "client_id": app.pk, "redirect_uri": BACK, "scope": "me openid", "state": "s1",
+        "code_challenge": challenge, "code_challenge_method": "S256",
+    } | other  # fmt: skip
+    return browser.get(
+        "/identity/o/authorize", {name: value for name, value in asked.items() if value is not None}
+    )
+
+
+def test_a_person_lets_an_application_in_by_code_and_pkce(signed_in, person, app):
+    verifier = secrets.token_urlsafe(48)
+    page = authorize(signed_in, app, verifier)
+    assert page.status_code == 200, page.content
+    assert "https://my.example" in page["Content-Security-Policy"]
+    html = page.content.decode()
+    assert "내 가입과 동의를 보고" in html
+    request_info = re.search(r'name="request" value="([^"]+)"', html)[1]
+    granted = signed_in.post(
+        "/identity/o/authorize", {"request": request_info, "scopes": ["me", "openid"], "action": "grant"}
+    )
+    assert granted.status_code == 302, granted.content
+    back = parse_qs(urlsplit(granted["Location"]).query)
+    assert granted["Location"].startswith(BACK) and back["state"] == ["s1"]
+    exchange = {
+        "grant_type": "authorization_code", "client_id": app.pk, "redirect_uri": BACK, "code": back["code"][0],
+        "code_verifier": verifier,
+    }  # fmt: skip
+    assert post(TOKEN, exchange | {"code_verifier": "x" * 64}).status_code == 400
+    tokens = post(TOKEN, exchange).json()
+    if "error" in tokens:  # a wrong verifier may burn the code: that is allowed, and stricter
+        pytest.fail(str(tokens))
+    assert post(TOKEN, exchange).status_code == 400  # a code works once
+    assert Caller(tokens["access_token"]).get("me/summary").status_code == 200
+    assert Caller(tokens["refresh_token"]).get("me/summary").status_code == 401
+    assert Caller(tokens["id_token"]).get("me/summary").status_code == 401
+    identity = json.loads(base64.urlsafe_b64decode(tokens["id_token"].split(".")[1] + "=="))
+    assert identity["sub"] == str(person.subject_id) and person.email not in str(identity)
+    again = post(
+        TOKEN, {"grant_type": "refresh_token", "client_id": app.pk, "refresh_token": tokens["refresh_token"]}
+    )
+    assert again.status_code == 200
+    assert (
+        post(
+            TOKEN,
+            {"grant_type": "refresh_token", "client_id": app.pk, "refresh_token": tokens["refresh_token"]},
+        ).status_code
+        == 400
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code_challenge": None}, {"code_challenge_method": "plain"}, {"code_challenge_method": None},
+        {"redirect_uri": "https://evil.example/"}, {"redirect_uri": None}, {"client_id": "nobody"}, {"client_id": "\x00"},
+    ],
+)  # fmt: skip
+def test_an_authorization_that_is_not_right_goes_nowhere(signed_in, app, change):
+    answer = authorize(signed_in, app, "v" * 50, **change)
+    assert answer.status_code == 400 and "Location" not in answer
+
+
+def test_a_refusal_and_a_wrong_scope_go_back_to_the_application(signed_in, app):
+    wrong = authorize(signed_in, app, "v" * 50, scope="deliveries:ack")
+    assert wrong.status_code == 302 and "error=invalid_scope" in wrong["Location"]
+    html = authorize(signed_in, app, "v" * 50).content.decode()
+    request_info = re.search(r'name="request" value="([^"]+)"', html)[1]
+    no = signed_in.post("/identity/o/authorize", {"request": request_info, "action": "cancel"})
+    assert no.status_code == 302 and "error=access_denied" in no["Location"]
+    forged = signed_in.post("/identity/o/authorize", {"request": "x:y", "scopes": ["me"], "action": "grant"})
+    assert forged.status_code == 403
+
+
+def test_a_visitor_signs_in_first(client, app):
+    answer = authorize(client, app, "v" * 50)
+    assert answer.status_code == 302 and answer["Location"].startswith("/accounts/login/")
+
+
+def test_all_public_keys_are_in_one_place(client):
+    answer = client.get("/.well-known/jwks.json")
+    keys = answer.json()["keys"]
+    assert {key["kid"] for key in signing.public_jwks()["keys"]} < {key["kid"] for key in keys}
+    assert {key["kty"] for key in keys} == {"RSA", "EC"}
+    assert all(key["use"] == "sig" and key["alg"] and not {"d", "p", "q"} & key.keys() for key in keys)
+    assert answer["Cache-Control"] == "public, max-age=3600"
+
+
+def test_the_metadata_has_both_names_and_offers_only_what_there_is(client):
+    told = client.get("/.well-known/openid-configuration").json()
+    assert told == client.get("/.well-known/oauth-authorization-server").json()
+    assert told["issuer"] == "http://127.0.0.1:8000" and told["response_types_supported"] == ["code"]
+    assert set(told["scopes_supported"]) == set(oauth.SCOPES)
+    assert client.post("/identity/o/api/device/code").status_code == 404
+    assert client.get("/identity/o/device").status_code == 404
+
+
+def test_clients_are_made_with_known_scopes_and_real_secrets(organization, db):
+    for secret, scopes in [("short", ["deliveries:ack"]), (SECRET, ["me"]), (SECRET, ["all"])]:
+        with pytest.raises(ValidationError):
+            oauth.create_client(organization=organization, name="x", secret=secret, scopes=scopes)
+    with pytest.raises(ValidationError):
+        oauth.create_app_client(name="x", redirect_uris=[BACK], scopes=["deliveries:ack"])
+    assert not OAuthClient.objects.exists()

@@ -1,0 +1,169 @@
+"""The doors of operators' and sources' servers."""
+
+import uuid
+
+import pytest
+from django.utils import timezone
+
+from consents.models import ConsentRequest, Delivery
+from tests import factories
+
+from .conftest import Caller, of, problem, token
+
+pytestmark = pytest.mark.django_db
+BACK = "https://operator.example/back"
+
+
+@pytest.fixture
+def lodger(service):
+    from consents import oauth
+
+    oauth.create_client(
+        organization=service.organization,
+        name="서버",
+        secret="s" * 43,
+        scopes=list(oauth.ORGANIZATION_SCOPES),
+        redirect_uris=[BACK],
+    )
+    return of(service.organization)
+
+
+def test_an_acknowledgement_moves_a_delivery_and_may_come_twice(operator, stopped):
+    path = f"deliveries/{stopped.jti}/ack"
+    assert operator.post(path).json() == {"jti": str(stopped.jti), "state": "received"}
+    assert operator.post(path, b"").json()["state"] == "received"
+    stopped.refresh_from_db()
+    assert stopped.received_at
+
+
+def test_a_foreign_delivery_does_not_exist(stopped, unchanged):
+    other = of(factories.OperatorFactory())
+    with unchanged():
+        unknown = problem(other.post(f"deliveries/{uuid.uuid4()}/ack"), 404, "not-found")
+        foreign = problem(other.post(f"deliveries/{stopped.jti}/ack"), 404, "not-found")
+        problem(other.post("deliveries/1/ack"), 404, "not-found")
+    assert unknown == foreign
+    assert other.get("deliveries").json() == {"results": [], "next": None}
+
+
+def test_deliveries_come_oldest_first_with_their_signed_set(operator, service, stopped):
+    rows = operator.get("deliveries").json()["results"]
+    assert [row["event"] for row in rows] == ["consent-granted", "subscription-ended"]
+    assert rows[1]["set"].count(".") == 2 and rows[1]["goal"] == "erased"
+    assert operator.get("deliveries?state=erased").json()["results"] == []
+    problem(operator.get("deliveries?state=lost"), 400, "invalid-request")
+
+
+def test_an_operator_reads_the_consents_given_to_it_alone(operator, subscription, person):
+    rows = operator.get("consents").json()["results"]
+    assert len(rows) == 4 and {row["subject"] for row in rows} == {str(person.subject_id)}
+    assert str(person.pk) not in str(rows) and person.email not in str(rows)
+    one = rows[0]["id"]
+    assert operator.get(f"consents/{one}").json()["id"] == one
+    stranger = of(factories.OperatorFactory())
+    problem(stranger.get(f"consents/{one}"), 404, "not-found")
+    assert stranger.get("consents").json()["results"] == []
+    source = of(subscription.consents.filter(kind="transfer").first().source)
+    problem(source.get(f"consents/{one}"), 403, "forbidden")
+
+
+def test_consents_are_found_by_state_and_by_when_something_happened(operator, subscription, me):
+    from consents import lifecycle
+
+    consent = subscription.consents.filter(kind="transfer").first()
+    since = timezone.now()
+    lifecycle.pause(consent, by=me, at=timezone.now())
+    moment = since.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    for query in ("state=paused", f"updated_since={moment}"):
+        assert [row["id"] for row in operator.get(f"consents?{query}").json()["results"]] == [str(consent.pk)]
+    problem(operator.get("consents?updated_since=2026-11-22"), 400, "invalid-request")
+    problem(operator.get("consents?updated_since=2026-11-22T00:00:00"), 400, "invalid-request")
+
+
+def test_a_request_is_lodged_once_and_tells_where_to_send_the_person(lodger, service):
+    asked = {"service": service.client_id, "redirect_uri": BACK, "state": "xyz"}
+    first = lodger.post("consent-requests", asked, Idempotency_Key="r")
+    assert first.status_code == 201, first.content
+    lodged = ConsentRequest.objects.get()
+    assert first.json() == lodger.post("consent-requests", asked, Idempotency_Key="r").json()
+    assert first.json()["authorize_url"] == f"http://127.0.0.1:8000/requests/{lodged.pk}/"
+    assert 0 < first.json()["expires_in"] <= 600
+    seen = lodger.get(f"consent-requests/{lodged.pk}").json()
+    assert seen["state"] == "pending" and seen["service"] == service.client_id
+    problem(of(factories.OperatorFactory()).get(f"consent-requests/{lodged.pk}"), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "slug"),
+    [
+        ({"service": "nobody"}, 404, "not-found"),
+        ({"service": ""}, 400, "invalid-request"),
+        ({"service": None}, 400, "invalid-request"),
+        ({"service": 7}, 400, "invalid-request"),
+        ({"redirect_uri": "https://evil.example/"}, 400, "not-registered"),
+        ({"redirect_uri": BACK + "/"}, 400, "not-registered"),
+        ({"redirect_uri": "x" * 501}, 400, "invalid-request"),
+        ({"state": "x" * 201}, 400, "invalid-request"),
+        ({"person": "someone"}, 400, "invalid-request"),
+    ],
+)
+def test_a_wrong_request_is_not_lodged(lodger, service, unchanged, change, status, slug):
+    with unchanged():
+        problem(
+            lodger.post("consent-requests", {"service": service.client_id, "redirect_uri": BACK} | change),
+            status,
+            slug,
+        )
+
+
+def test_another_operators_service_does_not_exist(service, unchanged):
+    other = of(factories.OperatorFactory())
+    with unchanged():
+        problem(other.post("consent-requests", {"service": service.client_id}), 404, "not-found")
+
+
+CALLS = [
+    ("get", "deliveries", "deliveries:ack"),
+    ("post", "deliveries/{jti}/ack", "deliveries:ack"),
+    ("get", "consents", "consents:read"),
+    ("get", "consents/{consent}", "consents:read"),
+    ("post", "consent-requests", "requests:write"),
+    ("get", "consent-requests/{jti}", "requests:write"),
+    ("post", "evidence", "deliveries:ack"),
+    ("get", "evidence/1", "deliveries:ack"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), CALLS)
+def test_only_an_organization_with_the_scope_comes_in(
+    app, person, service, stopped, unchanged, method, path, scope
+):
+    path = path.format(jti=stopped.jti, consent=stopped.subscription.consents.first().pk)
+    others = [
+        name
+        for name in ("requests:write", "consents:read", "holdings:write", "deliveries:ack")
+        if name != scope
+    ]
+    narrow, own_app = of(service.organization, *others), Caller(token(app, person, ["me"]))
+    # A person's token from an organization's own client is the person's, never the organization's.
+    personal = Caller(token(service.organization.api_client.client, person, [scope]))
+    nobody = Caller(token(app, None, [scope]))
+    with unchanged():
+        problem(getattr(Caller(), method)(path), 401, "unauthorized")
+        problem(getattr(narrow, method)(path), 403, "insufficient-scope")
+        problem(getattr(own_app, method)(path), 403, "insufficient-scope")
+        for caller in (personal, nobody):
+            answer = getattr(caller, method)(path)
+            problem(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize("path", ["deliveries/{jti}/ack", "consent-requests"])
+def test_bad_bodies_from_servers_change_nothing(operator, stopped, unchanged, path):
+    path = path.format(jti=stopped.jti)
+    with unchanged():
+        problem(operator.post(path, {"state": "erased"}), 400, "invalid-request")
+        problem(operator.post(path, "[]"), 400, "invalid-request")
+        problem(operator.post(path, b"{"), 400, "malformed-body")
+        problem(operator.post(path, b" " * 10_000_000), 413, "too-large")
+        problem(operator.post(path, "a", content_type="text/plain"), 415, "unsupported-media-type")
+    assert Delivery.objects.get(pk=stopped.pk).state == "manual"

@@ -1,0 +1,143 @@
+"""Papers that hold up without the portal: signed, complete, and the same until something changes."""
+
+import base64
+import datetime
+import json
+import re
+
+import jwt
+import pytest
+from django.utils import timezone
+
+from consents import lifecycle, receipts
+from consents.actors import Actor
+from consents.models import Subscription
+from consents.queries import subscription as screens
+from providers import signing
+from tests import factories
+
+
+def opened(compact: str) -> tuple[dict, dict]:
+    """Header and claims, checked by another library with nothing but the published keys."""
+    header = jwt.get_unverified_header(compact)
+    key = next(key for key in signing.public_jwks()["keys"] if key["kid"] == header["kid"])
+    return header, jwt.decode(compact, jwt.PyJWK(key).key, algorithms=["ES256"], options={"verify_aud": False})
+
+
+def left(person, *, erase=True) -> Subscription:
+    subscription = factories.joined(person)
+    lifecycle.leave(subscription, erase=erase, by=Actor.person(person), at=timezone.now())
+    return Subscription.objects.select_related("service", "operator", "terms", "person").get(pk=subscription.pk)
+
+
+def test_a_receipt_has_every_field_that_27560_asks_for(person):
+    subscription = factories.joined(person)
+    document = screens.receipt(subscription).document
+    assert document["schema_version"] == "ISO/IEC TS 27560:2023"
+    assert document["record_id"] != document["receipt_id"]
+    assert document["dpv:hasDataSubject"]["@id"] == f"urn:uuid:{person.subject_id}"
+    assert document["dpv:hasNotice"]["digest"] == subscription.text_digest
+    assert document["dct:language"] == "ko"
+    assert document["dpv:hasDataController"]["dct:identifier"] == subscription.operator.code
+    kinds = {process["dct:type"]: process for process in document["dpv:hasProcess"]}
+    assert set(kinds) == {"transfer", "third_party", "marketing"}
+    transfer = kinds["transfer"]
+    assert transfer["dpv:hasDataSource"]["schema:name"]
+    assert transfer["dpv:hasPersonalData"]
+    for field in ("dpv:hasPurpose", "dpv:hasRecipient", "dpv:hasDuration", "dpv:hasStorageCondition", "dpv:hasLegalBasis", "dpv:hasConsentStatus"):
+        assert transfer[field], field
+    assert kinds["third_party"]["schema:isPaid"] is True
+
+
+def test_every_word_of_a_receipt_is_mapped_to_a_vocabulary(person):
+    def names(value):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                yield from names(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from names(inner)
+
+    document = screens.receipt(factories.joined(person)).document
+    context = document.pop("@context")
+    for name in set(names(document)):
+        assert name.startswith("@") or name in context or name.split(":")[0] in context, name
+
+
+def test_no_name_or_address_of_the_person_is_on_the_papers(person):
+    subscription = left(person)
+    papers = [screens.receipt(subscription).document, screens.certificate(subscription, at=timezone.now()).statement]
+    for paper in papers:
+        text = json.dumps(paper, ensure_ascii=False)
+        assert person.email not in text
+        assert person.name not in text
+        assert str(person.pk) not in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("person_left", "dpv:ConsentWithdrawn"), ("expired", "dpv:ConsentExpired"), ("licence_ended", "dpv:ConsentRevoked")],
+)
+def test_a_receipt_says_how_consent_ended(person, reason, status):
+    subscription = factories.joined(person)
+    lifecycle.leave(subscription, erase=False, by=Actor.system("test"), at=timezone.now(), reason=reason)
+    subscription.refresh_from_db()
+    document = screens.receipt(subscription).document
+    assert [event["@type"] for event in document["dpv:hasConsentStatus"]] == ["dpv:ConsentGiven", status]
+
+
+def test_a_signed_paper_verifies_with_the_published_keys(person):
+    subscription, at = left(person), timezone.now()
+    paper = screens.certificate(subscription, at=at)
+    header, claims = opened(paper.compact)
+    assert header["typ"] == "consent-receipt+jwt"
+    assert claims["certificate"] == paper.statement
+    assert claims["sub"] == str(person.subject_id)
+    assert claims["iat"] == int(at.timestamp())
+
+
+def test_a_changed_paper_does_not_verify(person):
+    compact = screens.certificate(left(person), at=timezone.now()).compact
+    head, payload, signature = compact.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    claims["certificate"]["erasure"]["state"] = "confirmed"
+    forged = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    with pytest.raises(jwt.InvalidSignatureError):
+        opened(f"{head}.{forged}.{signature}")
+
+
+def test_a_certificate_keeps_its_digest_until_something_changes(person):
+    subscription = left(person, erase=False)
+    first = screens.certificate(subscription, at=timezone.now())
+    again = screens.certificate(subscription, at=timezone.now() + datetime.timedelta(hours=1))
+    assert first.digest == again.digest
+    lifecycle.erase(subscription, by=Actor.person(person), at=timezone.now())
+    subscription.refresh_from_db()
+    assert screens.certificate(subscription, at=timezone.now()).digest != first.digest
+
+
+def test_the_leaf_hashes_on_a_certificate_are_those_of_the_log(person):
+    from consents.models import LedgerEntry
+
+    for entry in screens.certificate(left(person), at=timezone.now()).statement["log"]["entries"]:
+        assert base64.b64decode(entry["leaf"]) == bytes(LedgerEntry.objects.get(pk=entry["id"]).leaf_hash)
+
+
+def test_the_end_that_the_calendar_brings_has_a_certificate_too(person):
+    subscription = factories.joined(person)
+    lifecycle.leave(subscription, erase=False, by=Actor.system("expire"), at=timezone.now(), reason="expired", quiet=True)
+    subscription.refresh_from_db()
+    paper = screens.certificate(subscription, at=timezone.now())
+    assert paper.parties == []
+    assert "subscription.ended" in {entry["typ"] for entry in paper.statement["log"]["entries"]}
+
+
+def test_the_picture_holds_a_signed_digest_and_no_style(person):
+    subscription, at = left(person), timezone.now()
+    paper = screens.certificate(subscription, at=at)
+    _header, claims = opened(receipts.signed_digest(paper.statement, at=at))
+    assert claims["digest"] == paper.digest
+    assert claims["open"] == len(paper.parties)
+    assert not re.search(r"\bstyle=|<script|on\w+=", paper.qr)
+    assert len(receipts.qr_svg("x" * 900)) > len(receipts.qr_svg("x" * 100))

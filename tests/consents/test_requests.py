@@ -1,0 +1,258 @@
+"""Consent requests: lodged by an operator, decided once by one person, and never a way to send somebody elsewhere."""
+
+import datetime
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.db import transaction
+from django.db.utils import IntegrityError
+from django.utils import timezone
+
+from consents import lifecycle, requests
+from consents.actors import Actor
+from consents.ledger import disclosed
+from consents.models import ConsentRequest, EntryIndex, Subscription
+from tests.consents.test_join_pages import answer, ask_url, bump_url
+from tests.factories import LicenceFactory, PersonFactory, api_client, joined, offered
+
+pytestmark = pytest.mark.django_db
+
+BACK = "https://app.example.com/back"
+SYSTEM = Actor.system("test")
+
+
+@pytest.fixture
+def service():
+    made = offered()
+    api_client(made.organization, redirect_uris=f"{BACK}\njavascript:alert(1)\nhttps://app.example.com/other?a=1")
+    return made
+
+
+def lodge(service, *, at=None, **more):
+    at = at or timezone.now()
+    given = {"redirect_uri": BACK, "client_state": "s-1", **more}
+    return requests.lodge(organization=service.organization, service=service, by=SYSTEM, at=at, **given)
+
+
+def page(lodged):
+    return f"/requests/{lodged.pk}/"
+
+
+def text(response):
+    return response.content.decode()
+
+
+# --- lodging -------------------------------------------------------------------------------------------------------------
+
+
+def test_lodging_is_recorded_and_expires(service):
+    at = timezone.now()
+    lodged = lodge(service, at=at)
+    assert lodged.expires_at == at + datetime.timedelta(minutes=10)
+    entry = EntryIndex.objects.get(typ="request.lodged")
+    said = disclosed([entry.event_id])[entry.event_id]
+    assert said["req"] == str(lodged.pk)
+    assert said["svc"] == service.client_id
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://app.example.com/back/", "https://app.example.com/BACK", "https://app.example.com/back?x=1", "http://app.example.com/back",
+        "//evil.example", "/\\evil.example", "https:evil.example", "https://app.example.com@evil.example/back",
+        "https://app.example.com/back\t", "javascript:alert(1)", f"{BACK}\n{BACK}",
+    ],
+)  # fmt: skip
+def test_only_a_registered_address_is_taken_word_for_word(service, address):
+    with pytest.raises(requests.NotRegistered):
+        lodge(service, redirect_uri=address)
+    assert not ConsentRequest.objects.exists()
+
+
+def test_a_request_may_lead_nowhere(service):
+    assert lodge(service, redirect_uri="").redirect_uri == ""
+
+
+def test_without_an_api_client_no_address_is_registered():
+    with pytest.raises(requests.NotRegistered):
+        lodge(offered())
+
+
+def test_another_organizations_service_cannot_be_asked_for(service):
+    with pytest.raises(requests.NotOwnService):
+        requests.lodge(organization=offered().organization, service=service, by=SYSTEM, at=timezone.now())
+
+
+def test_what_nobody_could_join_cannot_be_asked_for(service):
+    day = timezone.localdate()
+    LicenceFactory(organization=service.organization, status="cancelled", decided_on=day, effective_on=day)
+    with pytest.raises(lifecycle.NotOpen):
+        lodge(service)
+
+
+def test_a_state_that_is_too_long_is_refused(service):
+    with pytest.raises(ValueError, match="200"):
+        lodge(service, client_state="x" * 201)
+
+
+# --- deciding ------------------------------------------------------------------------------------------------------------
+
+
+def choose(service):
+    terms = service.terms.get(state="published")
+    return {"terms": terms, "choices": [lifecycle.Choice(item) for item in terms.items.filter(required=True)], "language": "ko"}
+
+
+def test_accepting_joins_and_grants_together(service, person, me):
+    lodged = lodge(service)
+    subscription = requests.accept(lodged, person=person, by=me, at=timezone.now(), **choose(service))
+    lodged.refresh_from_db()
+    assert (lodged.state, lodged.subscription, lodged.person) == ("granted", subscription, person)
+    assert subscription.origin == "request"
+
+
+def test_a_join_that_is_refused_leaves_the_request_open(service, person, me):
+    lodged = lodge(service)
+    joined(person, service)
+    with pytest.raises(lifecycle.AlreadyJoined):
+        requests.accept(lodged, person=person, by=me, at=timezone.now(), **choose(service))
+    lodged.refresh_from_db()
+    assert lodged.state == "pending"
+
+
+def test_a_request_is_decided_once(service, person, me):
+    at = timezone.now()
+    lodged = lodge(service, at=at)
+    requests.decline(lodged, person=person, by=me, at=at)
+    for again in (
+        lambda: requests.decline(lodged, person=person, by=me, at=at),
+        lambda: requests.take_up(lodged, person=person, by=me, at=at),
+        lambda: requests.accept(lodged, person=person, by=me, at=at, **choose(service)),
+    ):
+        with pytest.raises(requests.Closed):
+            again()
+    assert not Subscription.objects.exists()
+    assert EntryIndex.objects.filter(typ="request.declined").count() == 1
+
+
+def test_the_database_refuses_a_second_decision(service, person, me):
+    lodged = requests.decline(lodge(service), person=person, by=me, at=timezone.now())
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ConsentRequest.objects.filter(pk=lodged.pk).update(state="pending", decided_at=None)
+
+
+def test_whoever_takes_it_up_first_has_it_and_time_to_read(service, person, me):
+    at = timezone.now()
+    lodged = requests.take_up(lodge(service, at=at), person=person, by=me, at=at)
+    assert lodged.expires_at == at + datetime.timedelta(minutes=60)
+    other = PersonFactory()
+    for act in (requests.take_up, requests.decline):
+        with pytest.raises(requests.Closed):
+            act(lodged, person=other, by=Actor.person(other), at=at)
+
+
+def test_what_has_expired_cannot_be_accepted(service, person, me):
+    at = timezone.now()
+    lodged = lodge(service, at=at)
+    with pytest.raises(requests.Closed):
+        requests.accept(lodged, person=person, by=me, at=at + datetime.timedelta(minutes=10), **choose(service))
+
+
+def test_expiry_closes_what_is_due_and_only_once(service):
+    at = timezone.now()
+    old, new = lodge(service, at=at), lodge(service, at=at + datetime.timedelta(minutes=5))
+    later = at + datetime.timedelta(minutes=11)
+    assert requests.expire_due(by=SYSTEM, at=later) == 1
+    assert requests.expire_due(by=SYSTEM, at=later) == 0
+    old.refresh_from_db()
+    new.refresh_from_db()
+    assert (old.state, new.state) == ("expired", "pending")
+    assert EntryIndex.objects.filter(typ="request.expired").count() == 1
+
+
+# --- the way back ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_way_back_carries_state_issuer_and_answer(service, person, me, settings):
+    lodged = lodge(service, redirect_uri="https://app.example.com/other?a=1", client_state="a&b=c #")
+    assert requests.return_address(lodged) == ""
+    lodged = requests.decline(lodged, person=person, by=me, at=timezone.now())
+    parts = urlsplit(requests.return_address(lodged))
+    assert (parts.scheme, parts.netloc, parts.path) == ("https", "app.example.com", "/other")
+    assert parse_qs(parts.query) == {
+        "a": ["1"], "request": [str(lodged.pk)], "iss": [settings.PORTAL_URL], "state": ["a&b=c #"], "error": ["access_denied"],
+    }  # fmt: skip
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_who_asks_in_our_own_words(signed_in, service):
+    lodged = lodge(service, client_state="pretend-to-be-the-bank")
+    shown = signed_in.get(page(lodged))
+    assert shown.status_code == 200
+    assert service.organization.name_ko in text(shown)
+    assert BACK not in text(shown)
+    assert lodged.client_state not in text(shown)
+    lodged.refresh_from_db()
+    assert lodged.person is None
+
+
+def test_from_request_to_receipt(signed_in, person, service):
+    lodged = lodge(service)
+    taken = signed_in.post(page(lodged))
+    assert (taken.status_code, taken["Location"]) == (303, f"{bump_url(service)}?request={lodged.pk}")
+    bump = signed_in.get(taken["Location"])
+    ask = signed_in.get(ask_url(service), {"seen": bump.context["seen"], "request": str(lodged.pk)})
+    assert f'name="request" value="{lodged.pk}"' in text(ask)
+    done = signed_in.post(ask_url(service), answer(person, service, request=str(lodged.pk)))
+    assert (done.status_code, done["Location"]) == (303, page(lodged))
+    lodged.refresh_from_db()
+    assert lodged.state == "granted"
+    last = text(signed_in.get(page(lodged)))
+    assert "app.example.com" in last
+    assert f"/me/subscriptions/{lodged.subscription_id}/receipt/" in last
+
+
+def test_declining_from_the_page(signed_in, service):
+    lodged = lodge(service)
+    done = signed_in.post(f"{page(lodged)}decline/", follow=True)
+    assert done.redirect_chain == [(page(lodged), 303)]
+    assert "error=access_denied" in text(done)
+    assert not Subscription.objects.exists()
+    assert signed_in.post(f"{page(lodged)}decline/").status_code == 409
+    assert signed_in.get(f"{page(lodged)}decline/").status_code == 405
+
+
+def test_an_expired_request_leads_nowhere(signed_in, person, service):
+    lodged = lodge(service, at=timezone.now() - datetime.timedelta(hours=1))
+    over = signed_in.get(page(lodged))
+    assert over.status_code == 410
+    assert "app.example.com" not in text(over)
+    assert signed_in.post(page(lodged)).status_code == 410
+    assert signed_in.post(ask_url(service), answer(person, service, request=str(lodged.pk))).status_code == 409
+    assert not Subscription.objects.exists()
+
+
+def test_somebody_elses_and_unknown_requests_do_not_exist(signed_in, person, service):
+    other = PersonFactory()
+    taken = requests.take_up(lodge(service), person=other, by=Actor.person(other), at=timezone.now())
+    unknown = "/requests/00000000-0000-7000-8000-000000000000/"
+    assert signed_in.get(page(taken)).status_code == 404
+    assert signed_in.post(page(taken)).status_code == 404
+    assert signed_in.post(f"{page(taken)}decline/").status_code == 404
+    assert signed_in.get(unknown).status_code == 404
+    assert signed_in.post(ask_url(service), answer(person, service, request=str(taken.pk))).status_code == 404
+
+
+def test_a_request_for_another_service_does_not_fit(signed_in, person, service):
+    lodged, other = lodge(service), offered()
+    assert signed_in.post(ask_url(other), answer(person, other, request=str(lodged.pk))).status_code == 404
+    assert not Subscription.objects.exists()
+
+
+def test_a_visitor_signs_in_first_and_comes_back(visitor, service):
+    lodged = lodge(service)
+    sent = visitor.get(page(lodged))
+    assert sent.status_code == 302
+    assert sent["Location"].endswith(f"?next={page(lodged)}")
