@@ -143,6 +143,7 @@ class Server:
                 if _wait(lambda: not self._lives(pid), patience):
                     break
         if self._process is not None:
+            self._process.kill()  # only where it lives without its pid file
             self._process.wait()
             self._process = None
 

@@ -54,7 +54,9 @@ def lodge(
     if redirect_uri and not _is_registered(redirect_uri, organization):
         raise NotRegistered(redirect_uri[:200])
     terms = Terms.objects.filter(service=service, state=Terms.State.PUBLISHED).first()
-    open_now = service.state == Service.State.LIVE and organization.status_on(lifecycle.day(at)) in OPEN_STATUSES
+    open_now = (
+        service.state == Service.State.LIVE and organization.status_on(lifecycle.day(at)) in OPEN_STATUSES
+    )
     if terms is None or not open_now:
         raise lifecycle.NotOpen(service.slug)
     minutes = policy.number("AUTH_CODE_TTL_MINUTES", on=lifecycle.day(at))
@@ -108,7 +110,9 @@ def accept(
     return subscription
 
 
-def grant(lodged: ConsentRequest, *, subscription: Subscription, by: Actor, at: datetime.datetime) -> ConsentRequest:
+def grant(
+    lodged: ConsentRequest, *, subscription: Subscription, by: Actor, at: datetime.datetime
+) -> ConsentRequest:
     """The request led to this subscription; its own ledger entry, with origin `request`, says so. Raises Closed."""
     with transaction.atomic():
         lodged = _open(lodged, person=subscription.person, at=at)
@@ -147,10 +151,17 @@ def expire_due(*, by: Actor, at: datetime.datetime, limit: int = 500) -> int:
 def return_address(lodged: ConsentRequest) -> str:
     """Where the operator wants the person back, once they have decided: the stored address with `request`, the
     operator's own `state`, `iss` (RFC 9207) and, after a no, `error=access_denied`. Empty while undecided or expired."""
-    if lodged.state not in (ConsentRequest.State.GRANTED, ConsentRequest.State.DECLINED) or not lodged.redirect_uri:
+    if (
+        lodged.state not in (ConsentRequest.State.GRANTED, ConsentRequest.State.DECLINED)
+        or not lodged.redirect_uri
+    ):
         return ""
     parts = urlsplit(lodged.redirect_uri)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), ("request", str(lodged.pk)), ("iss", settings.PORTAL_URL)]
+    query = [
+        *parse_qsl(parts.query, keep_blank_values=True),
+        ("request", str(lodged.pk)),
+        ("iss", settings.PORTAL_URL),
+    ]
     if lodged.client_state:
         query.append(("state", lodged.client_state))
     if lodged.state == ConsentRequest.State.DECLINED:
@@ -175,4 +186,6 @@ def _log(typ: str, lodged: ConsentRequest, *, by: Actor, at: datetime.datetime) 
         "req": lodged.pk, "opr": lodged.organization.code, "svc": lodged.service.client_id,
         "trm": lodged.terms.digest_ko, "prd": lodged.expires_at,
     }  # fmt: skip
-    ledger.append([Fact(typ, person=lodged.person, operator=lodged.organization, fields=fields)], by=by, at=at)
+    ledger.append(
+        [Fact(typ, person=lodged.person, operator=lodged.organization, fields=fields)], by=by, at=at
+    )

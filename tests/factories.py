@@ -123,8 +123,12 @@ class TermsFactory(DjangoModelFactory):
     service = factory.SubFactory(ServiceFactory)
     version = factory.LazyAttribute(lambda made: Terms.objects.filter(service=made.service).count() + 1)
     change_kind = factory.LazyAttribute(lambda made: "first" if made.version == 1 else "material")
-    change_reason_ko = factory.LazyAttribute(lambda made: "" if made.version == 1 else "보관 기간을 바꿨어요.")
-    change_reason_en = factory.LazyAttribute(lambda made: "" if made.version == 1 else "We changed how long we keep it.")
+    change_reason_ko = factory.LazyAttribute(
+        lambda made: "" if made.version == 1 else "보관 기간을 바꿨어요."
+    )
+    change_reason_en = factory.LazyAttribute(
+        lambda made: "" if made.version == 1 else "We changed how long we keep it."
+    )
     summary_ko = "통장 내역으로 가계부를 써 드려요."
     summary_en = "We keep your ledger."
     text_ko = "## 누가 받나요\n\n우리가 받아요.\n"
@@ -205,7 +209,9 @@ class ChannelFactory(DjangoModelFactory):
     opened_at = PUBLISHED_AT
 
 
-def api_client(organization: Organization, *, redirect_uris: str = "https://app.example.com/back") -> ApiClient:
+def api_client(
+    organization: Organization, *, redirect_uris: str = "https://app.example.com/back"
+) -> ApiClient:
     """The OAuth2 client of an organization; its secret is `secret`."""
     client = Client(
         name=organization.name_en,
@@ -219,7 +225,13 @@ def api_client(organization: Organization, *, redirect_uris: str = "https://app.
     return ApiClient.objects.create(organization=organization, client=client, created_at=PUBLISHED_AT)
 
 
-def joined(person: Person, service: Service | None = None, at: datetime.datetime | None = None, *, optional: bool = True):
+def joined(
+    person: Person,
+    service: Service | None = None,
+    at: datetime.datetime | None = None,
+    *,
+    optional: bool = True,
+):
     """A subscription of a person to a service (a fresh one if none is given), as if joined on the portal.
 
     `optional=False` agrees to the required items only."""

@@ -47,7 +47,9 @@ class Ids(forms.Field):
         try:
             found = list(dict.fromkeys(uuid.UUID(one) for one in value or []))
         except ValueError:
-            raise ValidationError(_("고른 것을 알아볼 수 없어요. 화면을 새로 고쳐 주세요."), code="invalid") from None
+            raise ValidationError(
+                _("고른 것을 알아볼 수 없어요. 화면을 새로 고쳐 주세요."), code="invalid"
+            ) from None
         if len(found) > MOST_AT_ONCE:
             raise ValidationError(_("한 번에 끝낼 수 있는 수를 넘었어요."), code="many")
         return found
@@ -103,7 +105,9 @@ class AskForm(StrictForm):
         """Whether the page that came back showed the terms that are published now, in its language."""
         terms = self.asked.offer.terms
         digests = {"ko": terms.digest_ko, "en": terms.digest_en}
-        return self.data.get("terms") == str(terms.pk) and self.data.get("digest") == digests.get(self.data.get("language"))
+        return self.data.get("terms") == str(terms.pk) and self.data.get("digest") == digests.get(
+            self.data.get("language")
+        )
 
     def choices(self) -> list[lifecycle.Choice]:
         """The required items, and the optional ones switched on, each with the riders switched on."""

@@ -3,7 +3,6 @@
 Core functions only (no extension), so that it runs on the embedded PostgreSQL and without superuser rights.
 """
 
-
 from django.db import migrations
 
 LEDGER = r"""
@@ -64,7 +63,6 @@ ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER z_enqueue;
 """
 
 NO_LEDGER = "DROP SCHEMA ledger CASCADE;"
-
 
 
 class Migration(migrations.Migration):

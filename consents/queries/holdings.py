@@ -55,6 +55,10 @@ class Page:
     next_after: uuid.UUID | None
     total: int
 
+    @property
+    def can_end(self) -> bool:
+        return any(row.can_end for row in self.rows)
+
 
 def state_of(subscription: Subscription) -> str:
     """receiving, held or gone, as the badges of the pages name it."""

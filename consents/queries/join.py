@@ -70,7 +70,9 @@ def speed_bump(*, person: Person, service: Service, at: datetime.datetime) -> Sp
     rows = [_running(row, bump.reasons, known) for row in bump.rows]
     receiving = len({row.subscription.operator_id for row in rows})
     own = [row.subscription for row in rows if row.subscription.service_id == service.pk]
-    above = [loc_text(r) for r in bump.reasons if r.kind not in _SHOWN_OTHERWISE and r.kind not in _ON_THE_CARD]
+    above = [
+        loc_text(r) for r in bump.reasons if r.kind not in _SHOWN_OTHERWISE and r.kind not in _ON_THE_CARD
+    ]
     return SpeedBump(
         level=bump.level, total=bump.operators_holding, receiving=receiving, held=bump.operators_holding - receiving,
         rows=sorted(rows, key=lambda row: not row.marked), reasons=above, joined=own[0] if own else None,

@@ -114,7 +114,9 @@ def operators(
         Organization.objects.operators()
         .with_licence_status(on=on)
         .annotate(
-            decided_on=Subquery(decided.order_by("-effective_on", "-decided_on", "-id").values("decided_on")[:1]),
+            decided_on=Subquery(
+                decided.order_by("-effective_on", "-decided_on", "-id").values("decided_on")[:1]
+            ),
             service_count=Count("services"),
         )
     )
@@ -162,7 +164,9 @@ def services(*, query: str = "", purpose: str = "", sector: str = "", after: str
         rows = rows.filter(purpose_code=purpose)
     if sector:
         rows = rows.filter(organization__sector=sector)
-    return _page(rows, "services", {"query": query, "purpose": purpose, "sector": sector}, key="slug", after=after)
+    return _page(
+        rows, "services", {"query": query, "purpose": purpose, "sector": sector}, key="slug", after=after
+    )
 
 
 def purposes() -> list[str]:
@@ -183,7 +187,10 @@ def is_open(service: Service) -> bool:
 def own_subscription_url(person, service: Service) -> str | None:
     """The page of a person's live subscription to a service; None for everybody else."""
     pk = (
-        Subscription.objects.live().filter(person=person, service=service).values_list("pk", flat=True).first()
+        Subscription.objects.live()
+        .filter(person=person, service=service)
+        .values_list("pk", flat=True)
+        .first()
         if person.is_authenticated
         else None
     )
@@ -209,7 +216,9 @@ def offer(service: Service, *, on: datetime.date) -> Offer:
     )
 
 
-def _asked(row: TermsItem, service: Service, known: list[Scope], language: str, *, on: datetime.date) -> Asked:
+def _asked(
+    row: TermsItem, service: Service, known: list[Scope], language: str, *, on: datetime.date
+) -> Asked:
     def name(organization) -> str:
         return getattr(organization, f"name_{language}") or organization.name_ko
 
@@ -248,8 +257,12 @@ def league(*, at: datetime.datetime) -> list[League]:
         cache.set("league", rows, LEAGUE_REMEMBERED)
     known = Organization.objects.in_bulk([row[0] for row in rows]) if rows else {}
     never = datetime.timedelta.max
-    lines = [League(known[pk], received, erased, overdue) for pk, received, erased, overdue in rows if pk in known]
-    return sorted(lines, key=lambda line: (line.overdue > 0, line.erased_median or never, line.received_median or never))
+    lines = [
+        League(known[pk], received, erased, overdue) for pk, received, erased, overdue in rows if pk in known
+    ]
+    return sorted(
+        lines, key=lambda line: (line.overdue > 0, line.erased_median or never, line.received_median or never)
+    )
 
 
 # --- paging ----------------------------------------------------------------------------------------------------------------------

@@ -59,12 +59,16 @@ def _end(request, service, lodged_id, *, at):
     ended = []
     for subscription in ending:
         try:
-            lifecycle.leave(subscription, erase=form.cleaned_data["erase"], by=Actor.person(request.user), at=at)
+            lifecycle.leave(
+                subscription, erase=form.cleaned_data["erase"], by=Actor.person(request.user), at=at
+            )
         except lifecycle.AlreadyEnded:
             continue
         ended.append(subscription)
     if not ended:
-        return _bump_page(request, service, lodged_id, at=at, problems=[_("이미 그만둔 곳이에요.")], status=409)
+        return _bump_page(
+            request, service, lodged_id, at=at, problems=[_("이미 그만둔 곳이에요.")], status=409
+        )
     said = ngettext("%(n)d곳을 그만뒀어요.", "%(n)d곳을 그만뒀어요.", len(ended)) % {"n": len(ended)}
     if form.cleaned_data["erase"]:
         said += " " + _("받아간 정보도 지워 달라고 했어요.")
@@ -85,7 +89,12 @@ def ask(request, slug):
     level = _seen_level(request, service, given.get("seen", ""))
     if level is None:
         if request.method == "POST":
-            messages.warning(request, _("시간이 꽤 지났어요. 지금 목록을 다시 보고 이어 가 주세요. 아직 아무것도 동의하지 않았어요."))
+            messages.warning(
+                request,
+                _(
+                    "시간이 꽤 지났어요. 지금 목록을 다시 보고 이어 가 주세요. 아직 아무것도 동의하지 않았어요."
+                ),
+            )
         return _see_other(_address("join", service, lodged_id))
     if level == speedbump.STRONG and given.get("reviewed") != "on":
         messages.warning(request, _("목록을 살펴봤다는 칸을 고르면 이어 갈 수 있어요."))
@@ -98,7 +107,9 @@ def ask(request, slug):
     if url := public.own_subscription_url(request.user, service):
         messages.info(request, _("이미 가입한 서비스예요."))
         return _see_other(url)
-    return _ask_page(request, service, asked, _blank(asked, given, lodged_id, strong=level == speedbump.STRONG))
+    return _ask_page(
+        request, service, asked, _blank(asked, given, lodged_id, strong=level == speedbump.STRONG)
+    )
 
 
 def _answer(request, service, asked, *, strong, at):
@@ -176,7 +187,9 @@ def decline_request(request, pk):
 def _request_page(request, lodged, *, at, status=200):
     service = public.find_service(lodged.service.slug, on=lifecycle.day(at))
     is_open = lodged.is_open(at=at)
-    over = lodged.state == ConsentRequest.State.EXPIRED or (lodged.state == ConsentRequest.State.PENDING and not is_open)
+    over = lodged.state == ConsentRequest.State.EXPIRED or (
+        lodged.state == ConsentRequest.State.PENDING and not is_open
+    )
     context = {
         "lodged": lodged,
         "service": service,
@@ -202,7 +215,11 @@ def _request_for(request, service, pk):
 def _refused(request, service, refusal):
     """Why it did not work, in words; nothing was changed."""
     title, text, status = _why(refusal)
-    joined = public.own_subscription_url(request.user, service) if isinstance(refusal, lifecycle.AlreadyJoined) else None
+    joined = (
+        public.own_subscription_url(request.user, service)
+        if isinstance(refusal, lifecycle.AlreadyJoined)
+        else None
+    )
     context = {"service": service, "title": title, "text": text, "joined": joined}
     return render(request, "join/refused.html", context, status=status)
 
@@ -210,18 +227,42 @@ def _refused(request, service, refusal):
 def _why(refusal):
     match refusal:
         case lifecycle.NotOpen():
-            return _("지금은 새로 가입할 수 없어요"), _("회사의 허가나 서비스 상태 때문에 새 동의를 받을 수 없어요."), 409
+            return (
+                _("지금은 새로 가입할 수 없어요"),
+                _("회사의 허가나 서비스 상태 때문에 새 동의를 받을 수 없어요."),
+                409,
+            )
         case lifecycle.AlreadyJoined():
             return _("이미 가입한 서비스예요"), _("한 번만 가입돼요. 두 번 눌러도 달라지는 것은 없어요."), 409
         case lifecycle.TermsChanged():
-            return _("그사이 약관이 바뀌었어요"), _("아직 아무것도 동의하지 않았어요. 처음부터 새 글로 다시 볼 수 있어요."), 409
+            return (
+                _("그사이 약관이 바뀌었어요"),
+                _("아직 아무것도 동의하지 않았어요. 처음부터 새 글로 다시 볼 수 있어요."),
+                409,
+            )
         case lifecycle.TooYoung():
-            return _("아직 스스로 가입할 수 있는 나이가 아니에요"), _("만 14세부터 쓸 수 있고, 광고와 다른 회사 제공은 만 19세부터 고를 수 있어요."), 403
+            return (
+                _("아직 스스로 가입할 수 있는 나이가 아니에요"),
+                _("만 14세부터 쓸 수 있고, 광고와 다른 회사 제공은 만 19세부터 고를 수 있어요."),
+                403,
+            )
         case lifecycle.RequiredDeclined():
-            return _("꼭 필요한 동의가 빠졌어요"), _("꼭 필요한 것에 동의하지 않으면 가입되지 않아요. 아무것도 바뀌지 않았어요."), 400
+            return (
+                _("꼭 필요한 동의가 빠졌어요"),
+                _("꼭 필요한 것에 동의하지 않으면 가입되지 않아요. 아무것도 바뀌지 않았어요."),
+                400,
+            )
         case requests.Closed():
-            return _("이 요청은 이미 끝났어요"), _("시간이 지났거나 이미 답한 요청이에요. 아무것도 바뀌지 않았어요."), 409
-    return _("그대로는 가입할 수 없어요"), _("약관에 없는 것이 들어 있어요. 처음부터 다시 해 주세요. 아무것도 바뀌지 않았어요."), 400
+            return (
+                _("이 요청은 이미 끝났어요"),
+                _("시간이 지났거나 이미 답한 요청이에요. 아무것도 바뀌지 않았어요."),
+                409,
+            )
+    return (
+        _("그대로는 가입할 수 없어요"),
+        _("약관에 없는 것이 들어 있어요. 처음부터 다시 해 주세요. 아무것도 바뀌지 않았어요."),
+        400,
+    )
 
 
 def _seen_level(request, service, note: str):

@@ -18,7 +18,11 @@ def home(request):
     me = None
     if access.role(request.user) == access.PERSON:
         summary = person_queries.summary(request.user)
-        me = {"total": summary.operators_holding, "receiving": summary.receiving, "held": summary.held_after_end}
+        me = {
+            "total": summary.operators_holding,
+            "receiving": summary.receiving,
+            "held": summary.held_after_end,
+        }
     context = {"league": queries.league(at=at)[:5], "me": me, **queries.home(on=lifecycle.day(at))}
     return render(request, "public/home.html", context)
 
@@ -85,4 +89,10 @@ def _shown(form, page):
     """The list, and what the filter fields show: what was chosen, also when it was refused, cut to length."""
     fields = {name: form.data.get(name, "")[:60] for name in form.fields if name != "after"}
     problems = [message for errors in form.errors.values() for message in errors]
-    return {**fields, "problems": problems, "rows": page.rows, "next_url": page.next_url, "first_url": page.first_url}
+    return {
+        **fields,
+        "problems": problems,
+        "rows": page.rows,
+        "next_url": page.next_url,
+        "first_url": page.first_url,
+    }

@@ -7,259 +7,707 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Organization',
+            name="Organization",
             fields=[
-                ('id', models.UUIDField(default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('code', models.CharField(max_length=10, unique=True)),
-                ('name_ko', models.CharField(max_length=80)),
-                ('name_en', models.CharField(max_length=120)),
-                ('sector', models.CharField(choices=[('bank', '은행'), ('savings', '저축은행'), ('mutual', '상호금융'), ('card', '카드'), ('capital', '할부금융'), ('invest', '금융투자'), ('insu', '보험'), ('efin', '전자금융'), ('fintech', '핀테크'), ('telecom', '통신'), ('public', '공공'), ('health', '의료·건강'), ('transport', '교통'), ('shopping', '쇼핑'), ('energy', '에너지'), ('other', '기타')], max_length=12)),
-                ('is_operator', models.BooleanField(default=False)),
-                ('is_source', models.BooleanField(default=False)),
-                ('is_fictional', models.BooleanField(default=False)),
-                ('duty_contact', models.EmailField(blank=True, max_length=254)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("code", models.CharField(max_length=10, unique=True)),
+                ("name_ko", models.CharField(max_length=80)),
+                ("name_en", models.CharField(max_length=120)),
+                (
+                    "sector",
+                    models.CharField(
+                        choices=[
+                            ("bank", "은행"),
+                            ("savings", "저축은행"),
+                            ("mutual", "상호금융"),
+                            ("card", "카드"),
+                            ("capital", "할부금융"),
+                            ("invest", "금융투자"),
+                            ("insu", "보험"),
+                            ("efin", "전자금융"),
+                            ("fintech", "핀테크"),
+                            ("telecom", "통신"),
+                            ("public", "공공"),
+                            ("health", "의료·건강"),
+                            ("transport", "교통"),
+                            ("shopping", "쇼핑"),
+                            ("energy", "에너지"),
+                            ("other", "기타"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("is_operator", models.BooleanField(default=False)),
+                ("is_source", models.BooleanField(default=False)),
+                ("is_fictional", models.BooleanField(default=False)),
+                ("duty_contact", models.EmailField(blank=True, max_length=254)),
             ],
             options={
-                'ordering': ['name_ko'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('code__regex', '^[A-Z0-9]{10}$')), name='organization_code_is_ten_letters_or_digits'), models.CheckConstraint(condition=models.Q(models.Q(('name_ko', ''), _negated=True), models.Q(('name_en', ''), _negated=True)), name='organization_has_names')],
+                "ordering": ["name_ko"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("code__regex", "^[A-Z0-9]{10}$")),
+                        name="organization_code_is_ten_letters_or_digits",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("name_ko", ""), _negated=True), models.Q(("name_en", ""), _negated=True)
+                        ),
+                        name="organization_has_names",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Channel',
+            name="Channel",
             fields=[
-                ('id', models.UUIDField(default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('protocol', models.CharField(choices=[('native', '서명된 웹훅'), ('desk', '업무함(사람이 확인)')], max_length=8)),
-                ('address', models.CharField(blank=True, max_length=2048)),
-                ('state', models.CharField(choices=[('testing', '시험 중'), ('open', '열림'), ('retired', '닫힘')], default='testing', max_length=8)),
-                ('opened_at', models.DateTimeField(blank=True, null=True)),
-                ('retired_at', models.DateTimeField(blank=True, null=True)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='channels', to='providers.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "protocol",
+                    models.CharField(
+                        choices=[("native", "서명된 웹훅"), ("desk", "업무함(사람이 확인)")], max_length=8
+                    ),
+                ),
+                ("address", models.CharField(blank=True, max_length=2048)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("testing", "시험 중"), ("open", "열림"), ("retired", "닫힘")],
+                        default="testing",
+                        max_length=8,
+                    ),
+                ),
+                ("opened_at", models.DateTimeField(blank=True, null=True)),
+                ("retired_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="channels",
+                        to="providers.organization",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='PolicyRule',
+            name="PolicyRule",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=60)),
-                ('value', models.BigIntegerField()),
-                ('unit', models.CharField(max_length=20)),
-                ('effective_on', models.DateField()),
-                ('source', models.CharField(max_length=300)),
-                ('note', models.CharField(blank=True, max_length=300)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key", models.CharField(max_length=60)),
+                ("value", models.BigIntegerField()),
+                ("unit", models.CharField(max_length=20)),
+                ("effective_on", models.DateField()),
+                ("source", models.CharField(max_length=300)),
+                ("note", models.CharField(blank=True, max_length=300)),
             ],
             options={
-                'ordering': ['key', '-effective_on'],
-                'constraints': [models.UniqueConstraint(fields=('key', 'effective_on'), name='policy_rule_has_one_value_per_day'), models.CheckConstraint(condition=models.Q(('source', ''), _negated=True), name='policy_rule_names_its_source')],
+                "ordering": ["key", "-effective_on"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("key", "effective_on"), name="policy_rule_has_one_value_per_day"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("source", ""), _negated=True), name="policy_rule_names_its_source"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Scope',
+            name="Scope",
             fields=[
-                ('item', models.CharField(max_length=3, primary_key=True, serialize=False)),
-                ('sector', models.CharField(choices=[('bank', '은행'), ('savings', '저축은행'), ('mutual', '상호금융'), ('card', '카드'), ('capital', '할부금융'), ('invest', '금융투자'), ('insu', '보험'), ('efin', '전자금융'), ('fintech', '핀테크'), ('telecom', '통신'), ('public', '공공'), ('health', '의료·건강'), ('transport', '교통'), ('shopping', '쇼핑'), ('energy', '에너지'), ('other', '기타')], max_length=12)),
-                ('codes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), help_text='standard scope codes, e.g. bank.deposit', size=None)),
-                ('rider', models.CharField(blank=True, choices=[('memo', '입출금 메모(적요)'), ('merchant', '가맹점 이름'), ('category', '구매 분류')], max_length=8)),
-                ('name_ko', models.CharField(max_length=80)),
-                ('name_en', models.CharField(max_length=120)),
-                ('plain_ko', models.CharField(max_length=200)),
-                ('plain_en', models.CharField(max_length=200)),
-                ('sensitivity', models.PositiveSmallIntegerField()),
-                ('flags', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=1), default=list, help_text='S s U T B F P', size=None)),
-                ('cycle_class', models.CharField(blank=True, max_length=10)),
-                ('fields', models.CharField(blank=True, max_length=400)),
-                ('ref', models.CharField(max_length=120)),
-                ('position', models.PositiveSmallIntegerField()),
+                ("item", models.CharField(max_length=3, primary_key=True, serialize=False)),
+                (
+                    "sector",
+                    models.CharField(
+                        choices=[
+                            ("bank", "은행"),
+                            ("savings", "저축은행"),
+                            ("mutual", "상호금융"),
+                            ("card", "카드"),
+                            ("capital", "할부금융"),
+                            ("invest", "금융투자"),
+                            ("insu", "보험"),
+                            ("efin", "전자금융"),
+                            ("fintech", "핀테크"),
+                            ("telecom", "통신"),
+                            ("public", "공공"),
+                            ("health", "의료·건강"),
+                            ("transport", "교통"),
+                            ("shopping", "쇼핑"),
+                            ("energy", "에너지"),
+                            ("other", "기타"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "codes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=40),
+                        help_text="standard scope codes, e.g. bank.deposit",
+                        size=None,
+                    ),
+                ),
+                (
+                    "rider",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("memo", "입출금 메모(적요)"),
+                            ("merchant", "가맹점 이름"),
+                            ("category", "구매 분류"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("name_ko", models.CharField(max_length=80)),
+                ("name_en", models.CharField(max_length=120)),
+                ("plain_ko", models.CharField(max_length=200)),
+                ("plain_en", models.CharField(max_length=200)),
+                ("sensitivity", models.PositiveSmallIntegerField()),
+                (
+                    "flags",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=1),
+                        blank=True,
+                        default=list,
+                        help_text="S s U T B F P",
+                        size=None,
+                    ),
+                ),
+                ("cycle_class", models.CharField(blank=True, max_length=10)),
+                ("fields", models.CharField(blank=True, max_length=400)),
+                ("ref", models.CharField(max_length=120)),
+                ("position", models.PositiveSmallIntegerField()),
             ],
             options={
-                'ordering': ['position'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('sensitivity__gte', 1), ('sensitivity__lte', 5)), name='scope_sensitivity_is_one_to_five'), models.CheckConstraint(condition=models.Q(('codes__len__gte', 1)), name='scope_has_a_code')],
+                "ordering": ["position"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("sensitivity__gte", 1), ("sensitivity__lte", 5)),
+                        name="scope_sensitivity_is_one_to_five",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("codes__len__gte", 1)), name="scope_has_a_code"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Service',
+            name="Service",
             fields=[
-                ('id', models.UUIDField(default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('client_id', models.CharField(max_length=50, unique=True)),
-                ('slug', models.SlugField(max_length=60, unique=True)),
-                ('name_ko', models.CharField(max_length=80)),
-                ('name_en', models.CharField(max_length=120)),
-                ('summary_ko', models.CharField(max_length=200)),
-                ('summary_en', models.CharField(max_length=200)),
-                ('benefit_ko', models.CharField(max_length=300)),
-                ('benefit_en', models.CharField(max_length=300)),
-                ('loss_ko', models.CharField(help_text='what stops working when it ends', max_length=300)),
-                ('loss_en', models.CharField(max_length=300)),
-                ('purpose_code', models.CharField(db_index=True, max_length=20)),
-                ('state', models.CharField(choices=[('registered', '준비 중'), ('live', '운영 중'), ('paused', '잠시 멈춤'), ('closing', '종료 예정'), ('closed', '종료')], default='registered', max_length=10)),
-                ('opened_on', models.DateField()),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='services', to='providers.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("client_id", models.CharField(max_length=50, unique=True)),
+                ("slug", models.SlugField(max_length=60, unique=True)),
+                ("name_ko", models.CharField(max_length=80)),
+                ("name_en", models.CharField(max_length=120)),
+                ("summary_ko", models.CharField(max_length=200)),
+                ("summary_en", models.CharField(max_length=200)),
+                ("benefit_ko", models.CharField(max_length=300)),
+                ("benefit_en", models.CharField(max_length=300)),
+                ("loss_ko", models.CharField(help_text="what stops working when it ends", max_length=300)),
+                ("loss_en", models.CharField(max_length=300)),
+                ("purpose_code", models.CharField(db_index=True, max_length=20)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("registered", "준비 중"),
+                            ("live", "운영 중"),
+                            ("paused", "잠시 멈춤"),
+                            ("closing", "종료 예정"),
+                            ("closed", "종료"),
+                        ],
+                        default="registered",
+                        max_length=10,
+                    ),
+                ),
+                ("opened_on", models.DateField()),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="services",
+                        to="providers.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name_ko'],
+                "ordering": ["name_ko"],
             },
         ),
         migrations.CreateModel(
-            name='Terms',
+            name="Terms",
             fields=[
-                ('id', models.UUIDField(default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('version', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[('draft', '초안'), ('published', '게시됨'), ('retired', '지난 약관')], default='draft', max_length=10)),
-                ('published_at', models.DateTimeField(blank=True, null=True)),
-                ('retired_at', models.DateTimeField(blank=True, null=True)),
-                ('change_kind', models.CharField(choices=[('first', '첫 약관'), ('typo', '오타 고침'), ('clarification', '설명 보충'), ('material', '내용 변경')], default='first', max_length=14)),
-                ('change_reason_ko', models.CharField(blank=True, max_length=300)),
-                ('change_reason_en', models.CharField(blank=True, max_length=300)),
-                ('summary_ko', models.CharField(max_length=300)),
-                ('summary_en', models.CharField(max_length=300)),
-                ('text_ko', models.TextField()),
-                ('text_en', models.TextField()),
-                ('digest_ko', models.CharField(blank=True, help_text='sha256: of the exact text shown', max_length=71)),
-                ('digest_en', models.CharField(blank=True, max_length=71)),
-                ('service', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='terms', to='providers.service')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("version", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("draft", "초안"), ("published", "게시됨"), ("retired", "지난 약관")],
+                        default="draft",
+                        max_length=10,
+                    ),
+                ),
+                ("published_at", models.DateTimeField(blank=True, null=True)),
+                ("retired_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "change_kind",
+                    models.CharField(
+                        choices=[
+                            ("first", "첫 약관"),
+                            ("typo", "오타 고침"),
+                            ("clarification", "설명 보충"),
+                            ("material", "내용 변경"),
+                        ],
+                        default="first",
+                        max_length=14,
+                    ),
+                ),
+                ("change_reason_ko", models.CharField(blank=True, max_length=300)),
+                ("change_reason_en", models.CharField(blank=True, max_length=300)),
+                ("summary_ko", models.CharField(max_length=300)),
+                ("summary_en", models.CharField(max_length=300)),
+                ("text_ko", models.TextField()),
+                ("text_en", models.TextField()),
+                (
+                    "digest_ko",
+                    models.CharField(blank=True, help_text="sha256: of the exact text shown", max_length=71),
+                ),
+                ("digest_en", models.CharField(blank=True, max_length=71)),
+                (
+                    "service",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="terms",
+                        to="providers.service",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'terms',
-                'ordering': ['service', '-version'],
+                "verbose_name_plural": "terms",
+                "ordering": ["service", "-version"],
             },
         ),
         migrations.CreateModel(
-            name='TermsItem',
+            name="TermsItem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveSmallIntegerField()),
-                ('kind', models.CharField(choices=[('transfer', '정보 가져오기'), ('use', '정보 이용'), ('third_party', '다른 회사에 주기'), ('marketing', '광고·마케팅')], max_length=11)),
-                ('required', models.BooleanField()),
-                ('title_ko', models.CharField(max_length=120)),
-                ('title_en', models.CharField(max_length=160)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), blank=True, default=list, size=None)),
-                ('riders', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('memo', '입출금 메모(적요)'), ('merchant', '가맹점 이름'), ('category', '구매 분류')], max_length=8), blank=True, default=list, size=None)),
-                ('cycle', models.CharField(blank=True, help_text='1/1w…1/4w; empty: only when the person opens it', max_length=5)),
-                ('valid_months', models.PositiveSmallIntegerField()),
-                ('purpose_ko', models.CharField(max_length=200)),
-                ('purpose_en', models.CharField(max_length=200)),
-                ('retention_days', models.PositiveIntegerField(blank=True, help_text='days after the end; null: until the person leaves or asks (99991231)', null=True)),
-                ('retention_ko', models.CharField(max_length=200)),
-                ('retention_en', models.CharField(max_length=200)),
-                ('paid', models.BooleanField(default=False, help_text='is_reward: money is paid for the data')),
-                ('grade', models.CharField(blank=True, help_text='official 정보활용 동의등급 01–05; optional items only', max_length=2)),
-                ('recipient', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='receiving_items', to='providers.organization')),
-                ('source', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='asked_items', to='providers.organization')),
-                ('terms', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='items', to='providers.terms')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("position", models.PositiveSmallIntegerField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("transfer", "정보 가져오기"),
+                            ("use", "정보 이용"),
+                            ("third_party", "다른 회사에 주기"),
+                            ("marketing", "광고·마케팅"),
+                        ],
+                        max_length=11,
+                    ),
+                ),
+                ("required", models.BooleanField()),
+                ("title_ko", models.CharField(max_length=120)),
+                ("title_en", models.CharField(max_length=160)),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=40), blank=True, default=list, size=None
+                    ),
+                ),
+                (
+                    "riders",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("memo", "입출금 메모(적요)"),
+                                ("merchant", "가맹점 이름"),
+                                ("category", "구매 분류"),
+                            ],
+                            max_length=8,
+                        ),
+                        blank=True,
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                (
+                    "cycle",
+                    models.CharField(
+                        blank=True, help_text="1/1w…1/4w; empty: only when the person opens it", max_length=5
+                    ),
+                ),
+                ("valid_months", models.PositiveSmallIntegerField()),
+                ("purpose_ko", models.CharField(max_length=200)),
+                ("purpose_en", models.CharField(max_length=200)),
+                (
+                    "retention_days",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="days after the end; null: until the person leaves or asks (99991231)",
+                        null=True,
+                    ),
+                ),
+                ("retention_ko", models.CharField(max_length=200)),
+                ("retention_en", models.CharField(max_length=200)),
+                (
+                    "paid",
+                    models.BooleanField(default=False, help_text="is_reward: money is paid for the data"),
+                ),
+                (
+                    "grade",
+                    models.CharField(
+                        blank=True,
+                        help_text="official 정보활용 동의등급 01–05; optional items only",
+                        max_length=2,
+                    ),
+                ),
+                (
+                    "recipient",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="receiving_items",
+                        to="providers.organization",
+                    ),
+                ),
+                (
+                    "source",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="asked_items",
+                        to="providers.organization",
+                    ),
+                ),
+                (
+                    "terms",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="items",
+                        to="providers.terms",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['terms', 'position'],
+                "ordering": ["terms", "position"],
             },
         ),
         migrations.CreateModel(
-            name='ChannelKey',
+            name="ChannelKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('hmac', 'HMAC'), ('jwk', 'JWK')], max_length=4)),
-                ('kid', models.CharField(max_length=64)),
-                ('sealed_secret', models.BinaryField(blank=True, help_text='AES-256-GCM; hmac only', null=True)),
-                ('jwk', models.JSONField(blank=True, help_text='public JWK; jwk only', null=True)),
-                ('active_from', models.DateTimeField()),
-                ('retired_at', models.DateTimeField(blank=True, null=True)),
-                ('channel', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='keys', to='providers.channel')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("kind", models.CharField(choices=[("hmac", "HMAC"), ("jwk", "JWK")], max_length=4)),
+                ("kid", models.CharField(max_length=64)),
+                (
+                    "sealed_secret",
+                    models.BinaryField(blank=True, help_text="AES-256-GCM; hmac only", null=True),
+                ),
+                ("jwk", models.JSONField(blank=True, help_text="public JWK; jwk only", null=True)),
+                ("active_from", models.DateTimeField()),
+                ("retired_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "channel",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="keys",
+                        to="providers.channel",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('channel', 'kid'), name='channel_key_id_is_unique'), models.CheckConstraint(condition=models.Q(models.Q(('jwk__isnull', True), ('kind', 'hmac'), ('sealed_secret__isnull', False)), models.Q(('jwk__isnull', False), ('kind', 'jwk'), ('sealed_secret__isnull', True)), _connector='OR'), name='channel_key_is_a_secret_or_a_jwk')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("channel", "kid"), name="channel_key_id_is_unique"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("jwk__isnull", True), ("kind", "hmac"), ("sealed_secret__isnull", False)
+                            ),
+                            models.Q(
+                                ("jwk__isnull", False), ("kind", "jwk"), ("sealed_secret__isnull", True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="channel_key_is_a_secret_or_a_jwk",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Licence',
+            name="Licence",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('status', models.CharField(choices=[('licensed', '본허가'), ('conditional', '조건부 허가'), ('applied', '신청'), ('preliminary', '예비허가'), ('held', '심사 보류'), ('suspended', '업무정지'), ('refused', '불허'), ('cancelled', '허가 취소'), ('surrendered', '자격 반납')], max_length=12)),
-                ('decided_on', models.DateField()),
-                ('effective_on', models.DateField()),
-                ('source', models.CharField(max_length=300)),
-                ('note', models.CharField(blank=True, max_length=500)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licences', to='providers.organization')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("licensed", "본허가"),
+                            ("conditional", "조건부 허가"),
+                            ("applied", "신청"),
+                            ("preliminary", "예비허가"),
+                            ("held", "심사 보류"),
+                            ("suspended", "업무정지"),
+                            ("refused", "불허"),
+                            ("cancelled", "허가 취소"),
+                            ("surrendered", "자격 반납"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("decided_on", models.DateField()),
+                ("effective_on", models.DateField()),
+                ("source", models.CharField(max_length=300)),
+                ("note", models.CharField(blank=True, max_length=500)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="licences",
+                        to="providers.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-effective_on', '-decided_on', '-id'],
-                'constraints': [models.UniqueConstraint(fields=('organization', 'status', 'decided_on', 'effective_on'), name='licence_decision_is_recorded_once'), models.CheckConstraint(condition=models.Q(('effective_on__gte', models.F('decided_on'))), name='licence_takes_effect_on_or_after_its_decision'), models.CheckConstraint(condition=models.Q(('source', ''), _negated=True), name='licence_names_its_source'), models.CheckConstraint(condition=models.Q(('status__in', ['licensed', 'conditional', 'applied', 'preliminary', 'held', 'suspended', 'refused', 'cancelled', 'surrendered'])), name='licence_status_is_known')],
+                "ordering": ["-effective_on", "-decided_on", "-id"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("organization", "status", "decided_on", "effective_on"),
+                        name="licence_decision_is_recorded_once",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("effective_on__gte", models.F("decided_on"))),
+                        name="licence_takes_effect_on_or_after_its_decision",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("source", ""), _negated=True), name="licence_names_its_source"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "status__in",
+                                [
+                                    "licensed",
+                                    "conditional",
+                                    "applied",
+                                    "preliminary",
+                                    "held",
+                                    "suspended",
+                                    "refused",
+                                    "cancelled",
+                                    "surrendered",
+                                ],
+                            )
+                        ),
+                        name="licence_status_is_known",
+                    ),
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='channel',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'open')), fields=('organization',), name='organization_has_one_open_channel'),
+            model_name="channel",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "open")),
+                fields=("organization",),
+                name="organization_has_one_open_channel",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='channel',
-            constraint=models.CheckConstraint(condition=models.Q(('protocol', 'desk'), models.Q(('address', ''), _negated=True), _connector='OR'), name='channel_has_an_address_unless_desk'),
+            model_name="channel",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("protocol", "desk"), models.Q(("address", ""), _negated=True), _connector="OR"
+                ),
+                name="channel_has_an_address_unless_desk",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='channel',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'open'), _negated=True), ('opened_at__isnull', False), _connector='OR'), name='open_channel_knows_since_when'),
+            model_name="channel",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "open"), _negated=True), ("opened_at__isnull", False), _connector="OR"
+                ),
+                name="open_channel_knows_since_when",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='service',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['registered', 'live', 'paused', 'closing', 'closed'])), name='service_state_is_known'),
+            model_name="service",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("state__in", ["registered", "live", "paused", "closing", "closed"])),
+                name="service_state_is_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='terms',
-            constraint=models.UniqueConstraint(fields=('service', 'version'), name='terms_version_is_unique_per_service'),
+            model_name="terms",
+            constraint=models.UniqueConstraint(
+                fields=("service", "version"), name="terms_version_is_unique_per_service"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='terms',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'published')), fields=('service',), name='service_has_one_published_terms'),
+            model_name="terms",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "published")),
+                fields=("service",),
+                name="service_has_one_published_terms",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='terms',
-            constraint=models.CheckConstraint(condition=models.Q(('state', 'draft'), models.Q(('published_at__isnull', False), ('digest_en__startswith', 'sha256:'), ('digest_ko__startswith', 'sha256:')), _connector='OR'), name='published_terms_have_date_and_digests'),
+            model_name="terms",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("state", "draft"),
+                    models.Q(
+                        ("published_at__isnull", False),
+                        ("digest_en__startswith", "sha256:"),
+                        ("digest_ko__startswith", "sha256:"),
+                    ),
+                    _connector="OR",
+                ),
+                name="published_terms_have_date_and_digests",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='terms',
-            constraint=models.CheckConstraint(condition=models.Q(('change_kind', 'first'), models.Q(('change_reason_ko', ''), _negated=True), _connector='OR'), name='later_terms_say_what_changed'),
+            model_name="terms",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("change_kind", "first"),
+                    models.Q(("change_reason_ko", ""), _negated=True),
+                    _connector="OR",
+                ),
+                name="later_terms_say_what_changed",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='terms',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['draft', 'published', 'retired'])), name='terms_state_is_known'),
+            model_name="terms",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("state__in", ["draft", "published", "retired"])),
+                name="terms_state_is_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.UniqueConstraint(fields=('terms', 'position'), name='terms_item_position_is_unique'),
+            model_name="termsitem",
+            constraint=models.UniqueConstraint(
+                fields=("terms", "position"), name="terms_item_position_is_unique"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'transfer')), fields=('terms', 'source'), name='terms_ask_each_source_once'),
+            model_name="termsitem",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "transfer")),
+                fields=("terms", "source"),
+                name="terms_ask_each_source_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind', 'transfer'), _negated=True), models.Q(('source__isnull', False), ('scopes__len__gte', 1)), _connector='OR'), name='transfer_item_names_its_source_and_scopes'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("kind", "transfer"), _negated=True),
+                    models.Q(("source__isnull", False), ("scopes__len__gte", 1)),
+                    _connector="OR",
+                ),
+                name="transfer_item_names_its_source_and_scopes",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(('kind', 'transfer'), ('source__isnull', True), _connector='OR'), name='only_transfer_items_have_a_source'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind", "transfer"), ("source__isnull", True), _connector="OR"),
+                name="only_transfer_items_have_a_source",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind', 'third_party'), ('recipient__isnull', False)), models.Q(models.Q(('kind', 'third_party'), _negated=True), ('recipient__isnull', True)), _connector='OR'), name='only_third_party_items_have_a_recipient'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("kind", "third_party"), ("recipient__isnull", False)),
+                    models.Q(models.Q(("kind", "third_party"), _negated=True), ("recipient__isnull", True)),
+                    _connector="OR",
+                ),
+                name="only_third_party_items_have_a_recipient",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(('required', False), models.Q(('kind__in', ['marketing', 'third_party']), _negated=True), _connector='OR'), name='marketing_and_third_party_are_optional'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("required", False),
+                    models.Q(("kind__in", ["marketing", "third_party"]), _negated=True),
+                    _connector="OR",
+                ),
+                name="marketing_and_third_party_are_optional",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(('grade', ''), models.Q(('grade__in', ['01', '02', '03', '04', '05']), ('required', False)), _connector='OR'), name='grade_is_for_optional_items'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("grade", ""),
+                    models.Q(("grade__in", ["01", "02", "03", "04", "05"]), ("required", False)),
+                    _connector="OR",
+                ),
+                name="grade_is_for_optional_items",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(('cycle__in', ['', '1/1w', '1/2w', '1/3w', '1/4w'])), name='cycle_is_one_to_four_weeks'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("cycle__in", ["", "1/1w", "1/2w", "1/3w", "1/4w"])),
+                name="cycle_is_one_to_four_weeks",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='termsitem',
-            constraint=models.CheckConstraint(condition=models.Q(('valid_months__gte', 1), ('valid_months__lte', 60)), name='valid_for_one_month_to_five_years'),
+            model_name="termsitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("valid_months__gte", 1), ("valid_months__lte", 60)),
+                name="valid_for_one_month_to_five_years",
+            ),
         ),
     ]

@@ -5,20 +5,38 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('allauth_idp_oidc', '0003_client_allow_uri_wildcards'),
-        ('providers', '0001_initial'),
+        ("allauth_idp_oidc", "0003_client_allow_uri_wildcards"),
+        ("providers", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ApiClient',
+            name="ApiClient",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('created_at', models.DateTimeField()),
-                ('client', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='organization_link', to='allauth_idp_oidc.client')),
-                ('organization', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='api_client', to='providers.organization')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
+                (
+                    "client",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="organization_link",
+                        to="allauth_idp_oidc.client",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_client",
+                        to="providers.organization",
+                    ),
+                ),
             ],
         ),
     ]

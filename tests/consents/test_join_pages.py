@@ -76,7 +76,10 @@ def test_the_bump_shows_the_live_list_with_its_number(signed_in, person, service
         assert f'value="{subscription.pk}"' in text(page)
 
 
-@pytest.mark.parametrize(("number", "level"), [(0, "inform"), (2, "inform"), (3, "soft"), (4, "soft"), (5, "strong"), (6, "strong")])
+@pytest.mark.parametrize(
+    ("number", "level"),
+    [(0, "inform"), (2, "inform"), (3, "soft"), (4, "soft"), (5, "strong"), (6, "strong")],
+)
 def test_the_level_follows_the_number(signed_in, person, service, number, level):
     for _ in range(number):
         joined(person)
@@ -205,7 +208,9 @@ def test_what_cannot_be_understood_ends_nothing(signed_in, person, service, post
 def test_somebody_elses_subscription_does_not_exist(signed_in, person, service):
     mine, other = joined(person), joined(PersonFactory())
     assert signed_in.post(bump_url(service), {"end": str(other.pk)}).status_code == 404
-    assert signed_in.post(bump_url(service), {"subscription": [str(mine.pk), str(other.pk)]}).status_code == 404
+    assert (
+        signed_in.post(bump_url(service), {"subscription": [str(mine.pk), str(other.pk)]}).status_code == 404
+    )
     assert not Subscription.objects.filter(state="ended").exists()
 
 
@@ -293,7 +298,10 @@ def test_terms_that_changed_meanwhile_are_shown_again(signed_in, person, service
     assert not Subscription.objects.exists()
 
 
-@pytest.mark.parametrize("change", [{"digest": "sha256:" + "0" * 64}, {"terms": str(uuid.uuid4())}, {"terms": "x"}, {"language": "fr"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"digest": "sha256:" + "0" * 64}, {"terms": str(uuid.uuid4())}, {"terms": "x"}, {"language": "fr"}],
+)
 def test_what_was_not_shown_cannot_be_agreed_to(signed_in, person, service, change):
     assert signed_in.post(ask_url(service), answer(person, service) | change).status_code == 409
     assert not Subscription.objects.exists()
@@ -342,7 +350,12 @@ def test_a_closed_service_cannot_be_joined(signed_in, person, service):
 
 
 def test_an_operator_without_licence_cannot_be_joined(signed_in, person, service):
-    LicenceFactory(organization=service.organization, status="suspended", decided_on=datetime.date(2026, 1, 2), effective_on=datetime.date(2026, 1, 2))
+    LicenceFactory(
+        organization=service.organization,
+        status="suspended",
+        decided_on=datetime.date(2026, 1, 2),
+        effective_on=datetime.date(2026, 1, 2),
+    )
     assert signed_in.get(bump_url(service)).status_code == 409
     assert signed_in.post(ask_url(service), answer(person, service)).status_code == 409
 

@@ -24,7 +24,9 @@ SYSTEM = Actor.system("test")
 @pytest.fixture
 def service():
     made = offered()
-    api_client(made.organization, redirect_uris=f"{BACK}\njavascript:alert(1)\nhttps://app.example.com/other?a=1")
+    api_client(
+        made.organization, redirect_uris=f"{BACK}\njavascript:alert(1)\nhttps://app.example.com/other?a=1"
+    )
     return made
 
 
@@ -100,7 +102,11 @@ def test_a_state_that_is_too_long_is_refused(service):
 
 def choose(service):
     terms = service.terms.get(state="published")
-    return {"terms": terms, "choices": [lifecycle.Choice(item) for item in terms.items.filter(required=True)], "language": "ko"}
+    return {
+        "terms": terms,
+        "choices": [lifecycle.Choice(item) for item in terms.items.filter(required=True)],
+        "language": "ko",
+    }
 
 
 def test_accepting_joins_and_grants_together(service, person, me):
@@ -155,7 +161,9 @@ def test_what_has_expired_cannot_be_accepted(service, person, me):
     at = timezone.now()
     lodged = lodge(service, at=at)
     with pytest.raises(requests.Closed):
-        requests.accept(lodged, person=person, by=me, at=at + datetime.timedelta(minutes=10), **choose(service))
+        requests.accept(
+            lodged, person=person, by=me, at=at + datetime.timedelta(minutes=10), **choose(service)
+        )
 
 
 def test_expiry_closes_what_is_due_and_only_once(service):
@@ -230,7 +238,9 @@ def test_an_expired_request_leads_nowhere(signed_in, person, service):
     assert over.status_code == 410
     assert "app.example.com" not in text(over)
     assert signed_in.post(page(lodged)).status_code == 410
-    assert signed_in.post(ask_url(service), answer(person, service, request=str(lodged.pk))).status_code == 409
+    assert (
+        signed_in.post(ask_url(service), answer(person, service, request=str(lodged.pk))).status_code == 409
+    )
     assert not Subscription.objects.exists()
 
 

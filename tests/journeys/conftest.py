@@ -1,0 +1,5 @@
+"""What the stories share: the other side."""
+
+from tests.partners import partners
+
+__all__ = ["partners"]
