@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from csp.constants import NONE, NONCE, SELF
+from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from . import logs
@@ -32,13 +32,17 @@ DEMO = flag("DEMO")
 TESTING = "pytest" in sys.modules
 SECRET_KEY = env("SECRET_KEY")
 if SECRET_KEY.lower() in EXAMPLE_SECRETS or SECRET_KEY.startswith("django-insecure") or len(SECRET_KEY) < 32:
-    raise ImproperlyConfigured("SECRET_KEY is missing, shorter than 32 characters or an example: set a random one.")
+    raise ImproperlyConfigured(
+        "SECRET_KEY is missing, shorter than 32 characters or an example: set a random one."
+    )
 SECRET_KEY_FALLBACKS = [key for key in env("SECRET_KEY_FALLBACKS").split() if key]
 
 PORTAL_URL = env("PORTAL_URL", "http://127.0.0.1:8000").rstrip("/")
 _portal = urlsplit(PORTAL_URL)
 SECURE = _portal.scheme == "https"
-ALLOWED_HOSTS = env("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") + ([_portal.hostname] if _portal.hostname else [])
+ALLOWED_HOSTS = env("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") + (
+    [_portal.hostname] if _portal.hostname else []
+)
 CSRF_TRUSTED_ORIGINS = [PORTAL_URL]
 PORTAL_KEYS_DIR = Path(env("PORTAL_KEYS_DIR", str(BASE_DIR / "var" / "keys")))
 LEDGER_ORIGIN = env("LEDGER_ORIGIN", f"{_portal.netloc}/log/2026")
@@ -114,7 +118,9 @@ def database(url: str) -> dict:
     """Django's settings for a postgresql:// address; `?host=` may name a socket folder."""
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
-        raise ImproperlyConfigured("DATABASE_URL must be a postgresql:// address; none was given or it is another engine.")
+        raise ImproperlyConfigured(
+            "DATABASE_URL must be a postgresql:// address; none was given or it is another engine."
+        )
     options = dict(parse_qsl(parts.query))
     return {
         "ENGINE": "django_prometheus.db.backends.postgresql",
@@ -156,7 +162,10 @@ LOGIN_URL = "account_login"
 ACCOUNT_ADAPTER = "consents.accounts.AccountAdapter"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
-ACCOUNT_SIGNUP_FIELDS = ["email*", "password1"]  # a password is possible, not needed: codes and passkeys do without
+ACCOUNT_SIGNUP_FIELDS = [
+    "email*",
+    "password1",
+]  # a password is possible, not needed: codes and passkeys do without
 ACCOUNT_SIGNUP_FORM_CLASS = "consents.forms.people.SignupForm"
 ACCOUNT_UNIQUE_EMAIL = True
 ACCOUNT_EMAIL_VERIFICATION = "mandatory"
@@ -244,7 +253,10 @@ def mail(url: str) -> dict:
     """Settings for smtp://user:pass@host:port, smtps://…, file:///folder or console:."""
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return {"EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend", "EMAIL_FILE_PATH": parts.path}
+        return {
+            "EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+            "EMAIL_FILE_PATH": parts.path,
+        }
     if parts.scheme in {"smtp", "smtps"}:
         return {
             "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",

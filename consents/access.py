@@ -19,7 +19,14 @@ PUBLIC, PERSON, REGULATOR, OPERATOR_ADMIN, SIGNED_IN, API = (
     "public", "person", "regulator", "operator_admin", "signed_in", "api",
 )  # fmt: skip
 # Pages of libraries, which carry no mark of ours: sign-in looks after itself, the rest is public by nature.
-LIBRARIES = ("allauth.", "django.views.i18n", "django_prometheus.", "drf_spectacular.", "django.views.static", "django.contrib.staticfiles")
+LIBRARIES = (
+    "allauth.",
+    "django.views.i18n",
+    "django_prometheus.",
+    "drf_spectacular.",
+    "django.views.static",
+    "django.contrib.staticfiles",
+)
 
 
 def _mark(rule):
@@ -109,7 +116,9 @@ def open_request(request, pk) -> ConsentRequest:
 
 def organization_delivery(organization, jti) -> Delivery:
     """One of this organization's own deliveries."""
-    return get_object_or_404(Delivery.objects.select_related("organization"), jti=jti, organization=organization)
+    return get_object_or_404(
+        Delivery.objects.select_related("organization"), jti=jti, organization=organization
+    )
 
 
 def navigation(request) -> dict:
@@ -133,5 +142,7 @@ def navigation(request) -> dict:
         "visitor_role": who,
         "DEMO": settings.DEMO,
         "SANDBOX_URL": settings.SANDBOX_URL,
-        "demo_links": [{"label": _("편지함"), "url": f"{settings.SANDBOX_URL}/mail/"}] if settings.SANDBOX_URL else [],
+        "demo_links": [{"label": _("편지함"), "url": f"{settings.SANDBOX_URL}/mail/"}]
+        if settings.SANDBOX_URL
+        else [],
     }

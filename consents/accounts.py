@@ -25,7 +25,7 @@ class AccountAdapter(DefaultAccountAdapter):
 
     def get_phone(self, user):
         """The portal keeps no telephone numbers."""
-        return None
+        return
 
 
 def update_profile(

@@ -64,7 +64,14 @@ def complete(
         evidence.delivery, evidence.organization, evidence.received_at = delivery, organization, at
         evidence.save(force_insert=True)
         if evidence.status != Evidence.Status.RETAINED:
-            write_entry(delivery, f"delivery.{evidence.status}", state=evidence.status, by=by, at=at, evd=evidence.digest)
+            write_entry(
+                delivery,
+                f"delivery.{evidence.status}",
+                state=evidence.status,
+                by=by,
+                at=at,
+                evd=evidence.digest,
+            )
         if evidence.status in {Evidence.Status.ERASED, Evidence.Status.RETAINED}:
             _settle_erasure(delivery, evidence, basis=basis, by=by, at=at)
     return delivery
@@ -89,7 +96,12 @@ def _own(jti: uuid.UUID, organization) -> Delivery:
 def _forward(delivery: Delivery, state: str, *, at) -> None:
     """Move to `state`, filling in the steps that were jumped over, and take the row out of the queue."""
     reached = RANK[state]
-    for step, name in (("sent", "sent_at"), ("received", "received_at"), ("stopped", "stopped_at"), ("erased", "erased_at")):
+    for step, name in (
+        ("sent", "sent_at"),
+        ("received", "received_at"),
+        ("stopped", "stopped_at"),
+        ("erased", "erased_at"),
+    ):
         if RANK[step] <= reached and getattr(delivery, name) is None:
             setattr(delivery, name, at)
     delivery.state = state
@@ -97,12 +109,18 @@ def _forward(delivery: Delivery, state: str, *, at) -> None:
     delivery.last_error = ""
     done = reached >= RANK[delivery.goal]
     delivery.closed_at = at if done else delivery.closed_at
-    delivery.due_at = None if done else deadline(_next_step(state), created_at=delivery.created_at, goal=delivery.goal)
+    delivery.due_at = (
+        None if done else deadline(_next_step(state), created_at=delivery.created_at, goal=delivery.goal)
+    )
     delivery.save()
 
 
 def _refuse(delivery: Delivery, *, basis: str, at) -> None:
-    if delivery.goal != Delivery.Goal.ERASED or delivery.state == Delivery.State.ERASED or delivery.refused_at:
+    if (
+        delivery.goal != Delivery.Goal.ERASED
+        or delivery.state == Delivery.State.ERASED
+        or delivery.refused_at
+    ):
         raise WrongOrder("erasing was not asked, or has been answered already")
     if RANK.get(delivery.state, 0) < RANK["stopped"]:
         _forward(delivery, Delivery.State.STOPPED, at=at)
@@ -143,10 +161,15 @@ def _settle_erasure(delivery: Delivery, evidence: Evidence, *, basis: str, by: A
                 consent=delivery.consent,
                 jti=delivery.jti,
                 fields={
-                    "sbs": subscription.pk, "con": delivery.consent_id, "opr": delivery.organization.code,
-                    "evd": evidence.digest, "mth": evidence.means, "bas": basis or None, "jti": delivery.jti,
+                    "sbs": subscription.pk,
+                    "con": delivery.consent_id,
+                    "opr": delivery.organization.code,
+                    "evd": evidence.digest,
+                    "mth": evidence.means,
+                    "bas": basis or None,
+                    "jti": delivery.jti,
                 },
-            )  # fmt: skip
+            )
         ],
         by=by,
         at=at,

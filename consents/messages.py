@@ -35,7 +35,9 @@ def instant(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def compose(duty, *, event: str, subscription, txn, at: datetime.datetime, leaf_hash: bytes, reason: str) -> Content:
+def compose(
+    duty, *, event: str, subscription, txn, at: datetime.datetime, leaf_hash: bytes, reason: str
+) -> Content:
     """The message of one duty. The plain fields are a projection of the SET; `leaf` ties it to the ledger entry."""
     complete_by = at + datetime.timedelta(days=policy.number("ERASED_WITHIN_DAYS", on=at.date()))
     facts = {

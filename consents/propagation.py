@@ -82,7 +82,15 @@ def duties(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool
 
 
 def owe(
-    owed: list[Duty], *, event: str, subscription, txn: uuid.UUID, at, leaf_hash: bytes, reason: str = "", consent=None
+    owed: list[Duty],
+    *,
+    event: str,
+    subscription,
+    txn: uuid.UUID,
+    at,
+    leaf_hash: bytes,
+    reason: str = "",
+    consent=None,
 ) -> list[Delivery]:
     """Write one delivery per duty, in the transaction of the act, and ring the doorbell when it commits."""
     protocols = dict(
@@ -94,7 +102,9 @@ def owe(
         _overtake(subscription, at=at)
     rows = []
     for duty in owed:
-        content = messages.compose(duty, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=leaf_hash, reason=reason)
+        content = messages.compose(
+            duty, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=leaf_hash, reason=reason
+        )
         by_hand = protocols.get(duty.organization.pk, Channel.Protocol.DESK) == Channel.Protocol.DESK
         rows.append(
             Delivery(
@@ -196,7 +206,9 @@ def deliver_due(*, now, limit: int = 50, rounds: int = 20) -> int:
 def endpoints(batch: list[Delivery]) -> dict[uuid.UUID, Endpoint]:
     """Address and secrets by organization, for those with an open native channel."""
     channels = Channel.objects.filter(
-        organization__in={row.organization_id for row in batch}, state=Channel.State.OPEN, protocol=Channel.Protocol.NATIVE
+        organization__in={row.organization_id for row in batch},
+        state=Channel.State.OPEN,
+        protocol=Channel.Protocol.NATIVE,
     ).prefetch_related("keys")
     return {c.organization_id: Endpoint(address=c.address, secrets=channel_secrets(c)) for c in channels}
 
@@ -212,8 +224,17 @@ def _send(batch, addresses, *, now) -> Iterator[tuple[Delivery, Outcome]]:
             return
         message = Message(jti=str(delivery.jti), body=delivery.body.encode())
         try:
-            arrived.put((delivery, await native.send(session, message=message, endpoint=endpoint, now=int(now().timestamp()))))
-        except Exception as error:  # every exception counts as a try, or a bug would become an endless hot loop
+            arrived.put(
+                (
+                    delivery,
+                    await native.send(
+                        session, message=message, endpoint=endpoint, now=int(now().timestamp())
+                    ),
+                )
+            )
+        except (
+            Exception
+        ) as error:  # every exception counts as a try, or a bug would become an endless hot loop
             log.exception("wire failed", jti=str(delivery.jti))
             arrived.put((delivery, Outcome(verdict="retry", detail=type(error).__name__)))
 
@@ -241,7 +262,11 @@ def record(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) -> bo
         changed = Delivery.objects.filter(
             pk=delivery.pk, lease_token=delivery.lease_token, state__in=WAITING
         ).update(
-            **changes, http_status=outcome.status, last_error=(outcome.detail or "")[:300], lease_until=None, lease_token=None
+            **changes,
+            http_status=outcome.status,
+            last_error=(outcome.detail or "")[:300],
+            lease_until=None,
+            lease_token=None,
         )
         if changed and typ:
             write_entry(delivery, typ, state=changes["state"], by=Actor.system("deliver"), at=at)
@@ -295,11 +320,17 @@ def write_entry(delivery: Delivery, typ: str, *, state: str, by: Actor, at, **fi
                 consent=delivery.consent,
                 jti=delivery.jti,
                 fields={
-                    "jti": delivery.jti, "opr": delivery.organization.code, "sbs": subscription.pk,
-                    "con": delivery.consent_id, "sta": state, "evt": delivery.event, "rol": delivery.role,
-                    "gol": delivery.goal, **fields,
+                    "jti": delivery.jti,
+                    "opr": delivery.organization.code,
+                    "sbs": subscription.pk,
+                    "con": delivery.consent_id,
+                    "sta": state,
+                    "evt": delivery.event,
+                    "rol": delivery.role,
+                    "gol": delivery.goal,
+                    **fields,
                 },
-            )  # fmt: skip
+            )
         ],
         by=by,
         at=at,

@@ -41,7 +41,11 @@ _PERSONS_OWN = {EndReason.PERSON_LEFT, EndReason.PERSON_WITHDREW, EndReason.ACCO
 
 
 def receipt(
-    subscription: Subscription, consents: Iterable[Consent], *, scopes: Mapping[uuid.UUID, list[Scope]], version: int | None
+    subscription: Subscription,
+    consents: Iterable[Consent],
+    *,
+    scopes: Mapping[uuid.UUID, list[Scope]],
+    version: int | None,
 ) -> dict[str, Any]:
     """The consent record of a subscription as JSON-LD, in the language that was agreed in.
 
@@ -59,7 +63,10 @@ def receipt(
         "receipt_id": f"urn:uuid:{receipt_id}",
         "dct:issued": instant(subscription.joined_at),
         "dct:language": language,
-        "dpv:hasDataSubject": {"@type": "dpv:DataSubject", "@id": f"urn:uuid:{subscription.person.subject_id}"},
+        "dpv:hasDataSubject": {
+            "@type": "dpv:DataSubject",
+            "@id": f"urn:uuid:{subscription.person.subject_id}",
+        },
         "dpv:hasNotice": {
             "@type": "dpv:ConsentNotice",
             "dct:title": _in(subscription.service, "name", language),
@@ -76,7 +83,9 @@ def receipt(
     }
 
 
-def _process(subscription: Subscription, consent: Consent, scopes: list[Scope], language: str) -> dict[str, Any]:
+def _process(
+    subscription: Subscription, consent: Consent, scopes: list[Scope], language: str
+) -> dict[str, Any]:
     recipient = consent.recipient or subscription.operator
     process: dict[str, Any] = {
         "@id": f"urn:uuid:{consent.pk}",
@@ -84,7 +93,11 @@ def _process(subscription: Subscription, consent: Consent, scopes: list[Scope], 
         "dct:type": consent.kind,
         "dpv:hasPurpose": {"@type": "dpv:Purpose", "dct:description": _in(consent, "purpose", language)},
         "dpv:hasPersonalData": [
-            {"@type": "dpv:PersonalData", "dct:title": _in(scope, "name", language), "sensitivity": scope.sensitivity}
+            {
+                "@type": "dpv:PersonalData",
+                "dct:title": _in(scope, "name", language),
+                "sensitivity": scope.sensitivity,
+            }
             for scope in scopes
         ],
         "schema:scope": consent.scopes,
@@ -110,14 +123,22 @@ def _process(subscription: Subscription, consent: Consent, scopes: list[Scope], 
 
 def _status(row: Subscription | Consent, given_at: datetime.datetime) -> list[dict[str, Any]]:
     """Given, and what became of it. Withdrawn is the person's own act, revoked somebody else's, expired the calendar's."""
-    events = [{"@type": "dpv:ConsentGiven", "dpv:isIndicatedAtTime": instant(given_at), "dpv:isIndicatedBy": "dpv:DataSubject"}]
+    events = [
+        {
+            "@type": "dpv:ConsentGiven",
+            "dpv:isIndicatedAtTime": instant(given_at),
+            "dpv:isIndicatedBy": "dpv:DataSubject",
+        }
+    ]
     if row.ended_at:
         kind = (
             "dpv:ConsentExpired" if row.end_reason == EndReason.EXPIRED
             else "dpv:ConsentWithdrawn" if row.end_reason in _PERSONS_OWN
             else "dpv:ConsentRevoked"
         )  # fmt: skip
-        events.append({"@type": kind, "dpv:isIndicatedAtTime": instant(row.ended_at), "dct:description": row.end_reason})
+        events.append(
+            {"@type": kind, "dpv:isIndicatedAtTime": instant(row.ended_at), "dct:description": row.end_reason}
+        )
     return events
 
 
@@ -227,7 +248,11 @@ def qr_svg(content: str) -> str:
 
 
 def _organization(organization: Organization, kind: str, language: str) -> dict[str, str]:
-    return {"@type": kind, "dct:identifier": organization.code, "schema:name": _in(organization, "name", language)}
+    return {
+        "@type": kind,
+        "dct:identifier": organization.code,
+        "schema:name": _in(organization, "name", language),
+    }
 
 
 def _names(thing) -> dict[str, str]:

@@ -58,7 +58,16 @@ def report_holdings(
         service.organization = organization
     stream = iter(rows)
     while batch := list(islice(stream, BATCH)):
-        stated = list(_judge(batch, report, today=at.astimezone(SEOUL).date(), codes=codes, services=services, sources=sources))
+        stated = list(
+            _judge(
+                batch,
+                report,
+                today=at.astimezone(SEOUL).date(),
+                codes=codes,
+                services=services,
+                sources=sources,
+            )
+        )
         try:
             with transaction.atomic():
                 _take_in(stated, report, services=services, sources=sources, by=by, at=at)
@@ -113,7 +122,11 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             subscription = known.live[key] = _subscription(row, person, services[row.client_id], at=at)
             fresh[subscription.pk] = subscription
         before = known.consents.get((subscription.pk, row.source))
-        if before is None and subscription.origin == Subscription.Origin.REPORTED and not _ended_here(known, subscription, row):
+        if (
+            before is None
+            and subscription.origin == Subscription.Origin.REPORTED
+            and not _ended_here(known, subscription, row)
+        ):
             consent = _consent(row, subscription, sources[row.source], at=at)
             known.consents[subscription.pk, row.source] = consent
             consents.append(consent)
@@ -128,12 +141,17 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             report.updated += 1
         else:
             report.unchanged += 1
-    _save(list(fresh.values()), consents, [row for pk, row in touched.items() if pk not in fresh], by=by, at=at)
+    _save(
+        list(fresh.values()), consents, [row for pk, row in touched.items() if pk not in fresh], by=by, at=at
+    )
 
 
 def _known(subjects, services) -> _Known:
     """Locks the people, so that two reports about one person come one after the other."""
-    people = {p.subject_id: p for p in Person.objects.select_for_update(no_key=True).filter(subject_id__in=subjects).order_by("pk")}
+    people = {
+        p.subject_id: p
+        for p in Person.objects.select_for_update(no_key=True).filter(subject_id__in=subjects).order_by("pk")
+    }
     live, ended, consents = {}, defaultdict(list), {}
     rows = Subscription.objects.filter(person__in=people.values(), service__in=services.values())
     for subscription in rows.select_related("service", "operator", "person"):
@@ -142,7 +160,9 @@ def _known(subjects, services) -> _Known:
             live[key] = subscription
         else:
             ended[key].append(subscription.ended_at.astimezone(SEOUL).date())
-    for consent in Consent.objects.filter(subscription__in=live.values(), kind=Consent.Kind.TRANSFER).select_related("source"):
+    for consent in Consent.objects.filter(
+        subscription__in=live.values(), kind=Consent.Kind.TRANSFER
+    ).select_related("source"):
         key = (consent.subscription_id, consent.source.code)
         # A live consent tells more than an ended one of the same source.
         if key not in consents or consent.state != Consent.State.ENDED:
@@ -157,7 +177,11 @@ def _ended_here(known: _Known, subscription: Subscription, row: Holding) -> bool
 
 def _contradicts(consent: Consent, row: Holding) -> bool:
     """The operator claims more than was agreed: another life, more scopes, a later end."""
-    return consent.state == Consent.State.ENDED or bool(set(row.scopes) - set(consent.scopes)) or row.end_date > consent.until_on
+    return (
+        consent.state == Consent.State.ENDED
+        or bool(set(row.scopes) - set(consent.scopes))
+        or row.end_date > consent.until_on
+    )
 
 
 def _subscription(row: Holding, person: Person, service: Service, *, at) -> Subscription:
@@ -205,7 +229,9 @@ def _mismatch(person, row: Holding, service: Service, report: Report, *, by, at,
     )
 
 
-def note_use(subscription: Subscription, *, used_on: datetime.date, transferred_at: datetime.datetime | None) -> None:
+def note_use(
+    subscription: Subscription, *, used_on: datetime.date, transferred_at: datetime.datetime | None
+) -> None:
     """What the operator tells about use: when the person last used it, when data last flowed. Never moves back."""
     with transaction.atomic():
         row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)

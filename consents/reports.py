@@ -80,7 +80,9 @@ def _cells(file, path: Path) -> Iterator[tuple[int, Mapping]]:
         header = [name.strip() for name in next(lines, [])]
         missing = [name for name in COLUMNS if name not in header]
         if missing:
-            raise NotAReport(f"{path} lacks the column {', '.join(missing)}: the first row must be {','.join(COLUMNS)}")
+            raise NotAReport(
+                f"{path} lacks the column {', '.join(missing)}: the first row must be {','.join(COLUMNS)}"
+            )
         if len(set(header)) != len(header):
             raise NotAReport(f"{path} has a column twice: keep one")
         for cells in lines:
@@ -88,7 +90,9 @@ def _cells(file, path: Path) -> Iterator[tuple[int, Mapping]]:
                 extra = {"": "more cells than the header"} if len(cells) > len(header) else {}
                 yield lines.line_num, {**dict(zip(header, cells, strict=False)), **extra}
     except csv.Error as error:
-        raise NotAReport(f"{path}, line {lines.line_num}: not a CSV row that can be read ({error}): check the quotes") from error
+        raise NotAReport(
+            f"{path}, line {lines.line_num}: not a CSV row that can be read ({error}): check the quotes"
+        ) from error
 
 
 def holding(number: int, row: Mapping, *, today: datetime.date, codes: set[str]) -> Holding:

@@ -296,9 +296,16 @@ def retire_channel(*, channel: Channel, by=None, at: datetime.datetime) -> Chann
 def move_channels(addresses: dict[str, str]) -> int:
     """New addresses for the open native channels of invented organizations (the demo's port changed); returns how many."""
     channels = Channel.objects.select_for_update(of=("self",)).filter(
-        organization__code__in=addresses, organization__is_fictional=True, state=Channel.State.OPEN, protocol=Channel.Protocol.NATIVE
+        organization__code__in=addresses,
+        organization__is_fictional=True,
+        state=Channel.State.OPEN,
+        protocol=Channel.Protocol.NATIVE,
     )
-    moved = [channel for channel in channels.select_related("organization") if channel.address != addresses[channel.organization.code]]
+    moved = [
+        channel
+        for channel in channels.select_related("organization")
+        if channel.address != addresses[channel.organization.code]
+    ]
     for channel in moved:
         channel.address = addresses[channel.organization.code]
     Channel.objects.bulk_update(moved, ["address"])
@@ -368,7 +375,9 @@ def load_policy(*, by=None, at: datetime.datetime | None = None) -> int:
 
 
 @transaction.atomic
-def load_fictional(*, by=None, at: datetime.datetime | None = None, until: datetime.date | None = None) -> int:
+def load_fictional(
+    *, by=None, at: datetime.datetime | None = None, until: datetime.date | None = None
+) -> int:
     """Add the invented organizations, their licences, services and published terms from `data/fictional.json`.
 
     What is there already stays as it is; with `until`, terms published after that day are left for another call. Channels are opened by whoever knows the addresses; each organization's

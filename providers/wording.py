@@ -85,7 +85,9 @@ def terms_text(terms, language: str, *, items: Iterable | None = None) -> str:
         "",
         _in(terms, "summary", language),
     ]
-    for item in terms.items.select_related("source", "recipient").order_by("position") if items is None else items:
+    for item in (
+        terms.items.select_related("source", "recipient").order_by("position") if items is None else items
+    ):
         lines += ["", *_item_lines(item, operator=operator, language=language)]
     lines += ["", _in(terms, "text", language).strip()]
     text = "\n".join(lines).replace("\r\n", "\n").replace("\r", "\n")
@@ -106,12 +108,19 @@ def _item_lines(item, *, operator: str, language: str) -> list[str]:
         ("until", words["months"].format(months=item.valid_months)),
         ("purpose", _in(item, "purpose", language)),
         ("retention", _in(item, "retention", language)),
-        ("paid", (words["is_paid"] if item.paid else words["is_not_paid"]) if item.kind == "third_party" else ""),
+        (
+            "paid",
+            (words["is_paid"] if item.paid else words["is_not_paid"]) if item.kind == "third_party" else "",
+        ),
         ("grade", item.grade),
     ]
     needed = words["required"] if item.required else words["optional"]
     head = f"## {item.position}. {_in(item, 'title', language)}"
-    return [head, f"{words[item.kind]} / {needed}", *(f"- {words[name]}: {fact}" for name, fact in facts if fact)]
+    return [
+        head,
+        f"{words[item.kind]} / {needed}",
+        *(f"- {words[name]}: {fact}" for name, fact in facts if fact),
+    ]
 
 
 # Operators write the text: raw HTML is shown as text, pictures are off, and what is left passes a list of the allowed.
@@ -149,7 +158,15 @@ def missing_legal_items(items: Iterable) -> list[str]:
     """What the law demands of each transfer item and is not there, as `position: field` (시행령 제28조의3⑧)."""
     found = []
     for item in items:
-        demanded = ["title_ko", "title_en", "purpose_ko", "purpose_en", "retention_ko", "retention_en", "valid_months"]
+        demanded = [
+            "title_ko",
+            "title_en",
+            "purpose_ko",
+            "purpose_en",
+            "retention_ko",
+            "retention_en",
+            "valid_months",
+        ]
         if item.kind == "transfer":
             demanded += ["source_id", "scopes"]
         if item.kind == "third_party":

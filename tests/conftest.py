@@ -28,7 +28,9 @@ def facts(request):
     if marker is None and not {"db", "transactional_db", "live_server"} & set(request.fixturenames):
         return
     transactional = {"transactional_db", "live_server"} & set(request.fixturenames)
-    request.getfixturevalue("transactional_db" if transactional or (marker and marker.kwargs.get("transaction")) else "db")
+    request.getfixturevalue(
+        "transactional_db" if transactional or (marker and marker.kwargs.get("transaction")) else "db"
+    )
     if not PolicyRule.objects.exists():
         registry.load_policy()
         registry.load_scopes()

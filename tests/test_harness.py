@@ -8,11 +8,19 @@ from django.core.management import call_command
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.template import Context, Origin, Template, engines
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import path
 
 from config import health
 from tests import harness
+
+
+@pytest.fixture
+def own_pages(settings):
+    """Pages of this module alone, without middleware."""
+    settings.ROOT_URLCONF = __name__
+    settings.MIDDLEWARE = []
+    settings.DEBUG_PROPAGATE_EXCEPTIONS = True
 
 
 def write(request: HttpRequest) -> HttpResponse:
@@ -78,8 +86,7 @@ def test_a_template_of_others_is_left_alone():
 
 
 @pytest.mark.django_db
-@override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[], DEBUG_PROPAGATE_EXCEPTIONS=True)
-def test_a_get_that_writes_fails():
+def test_a_get_that_writes_fails(own_pages):
     with pytest.raises(harness.WriteOnRead):
         Client().get("/write/")
     assert Client().get("/look/").status_code == 200
@@ -111,8 +118,7 @@ def test_the_database_finds_korean_text():
 
 
 @pytest.mark.django_db
-@override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[], DEBUG_PROPAGATE_EXCEPTIONS=True)
-def test_readiness_names_what_is_missing(client, monkeypatch, settings):
+def test_readiness_names_what_is_missing(client, settings):
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz")
     assert (ready.status_code, set(ready.json().values())) == (200, {"ok"})

@@ -6,7 +6,34 @@ from dataclasses import dataclass
 
 PASSWORD = "bangjiteok-demo"  # noqa: S105 - printed on the demo's first screen
 FAMILY = "김이박최정강조윤장임한오서신권황안송류홍"
-GIVEN = "하늘 보미 가람 다온 라온 마루 사랑 아라 이든 자람 차오름 한별 새롬 나래 도담 은솔 초롱 단비 여울 슬기 찬솔 예솔 빛나 소담 미르 해온".split()
+GIVEN = [
+    "하늘",
+    "보미",
+    "가람",
+    "다온",
+    "라온",
+    "마루",
+    "사랑",
+    "아라",
+    "이든",
+    "자람",
+    "차오름",
+    "한별",
+    "새롬",
+    "나래",
+    "도담",
+    "은솔",
+    "초롱",
+    "단비",
+    "여울",
+    "슬기",
+    "찬솔",
+    "예솔",
+    "빛나",
+    "소담",
+    "미르",
+    "해온",
+]
 
 
 @dataclass(frozen=True, slots=True)

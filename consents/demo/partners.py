@@ -51,7 +51,11 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
         )  # fmt: skip
         keys[organization.code] = key
         facts.append(
-            Fact("channel.opened", party=organization, fields={"opr": organization.code, "who": by.kind, "after": protocol})
+            Fact(
+                "channel.opened",
+                party=organization,
+                fields={"opr": organization.code, "who": by.kind, "after": protocol},
+            )
         )
         if protocol == "native":
             known[organization.code] = {
@@ -79,7 +83,9 @@ def hand_over_holdings() -> int:
     """Give the sandbox's own little database what the history says each organization holds. Returns the rows."""
     native = Channel.objects.filter(protocol="native", state="open").values("organization_id")
     rows = []
-    consents = Consent.objects.select_related("subscription__service", "subscription__operator", "person", "source", "recipient")
+    consents = Consent.objects.select_related(
+        "subscription__service", "subscription__operator", "person", "source", "recipient"
+    )
     for consent in consents.filter(subscription__origin__in=["portal", "request", "reported"]).order_by("pk"):
         subscription = consent.subscription
         common = {
@@ -90,11 +96,28 @@ def hand_over_holdings() -> int:
         erased = "confirmed" in (consent.erasure, subscription.erasure)
         stopped = "stopped" if consent.state == "ended" else consent.state
         operator = {"state": "erased" if erased else stopped, "data_present": int(not erased)}
-        rows.append({**common, **operator, "organization": subscription.operator.code, "_pk": subscription.operator_id})
+        rows.append(
+            {
+                **common,
+                **operator,
+                "organization": subscription.operator.code,
+                "_pk": subscription.operator_id,
+            }
+        )
         if consent.source:
-            rows.append({**common, "state": stopped, "data_present": 1, "organization": consent.source.code, "_pk": consent.source_id})
+            rows.append(
+                {
+                    **common,
+                    "state": stopped,
+                    "data_present": 1,
+                    "organization": consent.source.code,
+                    "_pk": consent.source_id,
+                }
+            )
         if consent.recipient:
-            rows.append({**common, **operator, "organization": consent.recipient.code, "_pk": consent.recipient_id})
+            rows.append(
+                {**common, **operator, "organization": consent.recipient.code, "_pk": consent.recipient_id}
+            )
     reachable = set(native.values_list("organization_id", flat=True))
     rows = [row for row in rows if row.pop("_pk") in reachable]
     with sqlite3.connect(folder() / "sandbox.sqlite3") as db:
@@ -107,6 +130,8 @@ def hand_over_holdings() -> int:
 def write_private(path: Path, content) -> None:
     """A JSON file only we can read, replaced whole."""
     draft = path.with_suffix(".new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(
+        os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
         json.dump(content, file, ensure_ascii=False, indent=1)
     draft.replace(path)

@@ -28,7 +28,15 @@ from providers.wires import SENT, Outcome
 
 SYSTEM = Actor.system("demo")
 LATE = {"IVSADA9003": "error", "INARAE9004": "silent"}  # sources whose faults the sandbox keeps switched on
-SEVEN = ("durumi-ledger", "durumi-week", "neuti-view", "score-care", "health-record", "safe-commute", "pension-check")
+SEVEN = (
+    "durumi-ledger",
+    "durumi-week",
+    "neuti-view",
+    "score-care",
+    "health-record",
+    "safe-commute",
+    "pension-check",
+)
 
 
 class Calendar:
@@ -53,11 +61,16 @@ class Story:
         self.now, self.dice, self.keys = now, dice, keys
         self.calendar = Calendar(now)
         self.planned: set[int] = set()
-        self.services = {s.slug: s for s in Service.objects.filter(organization__is_fictional=True).select_related("organization")}
+        self.services = {
+            s.slug: s
+            for s in Service.objects.filter(organization__is_fictional=True).select_related("organization")
+        }
 
     # --- acts ----------------------------------------------------------------------------------------------------------
 
-    def joins(self, person: Person, slug: str, at: datetime.datetime, *, generous: float = 0.5, then=None) -> None:
+    def joins(
+        self, person: Person, slug: str, at: datetime.datetime, *, generous: float = 0.5, then=None
+    ) -> None:
         """The person joins at that moment, agreeing to some optional items; `then` continues with the subscription."""
 
         def act(at):
@@ -86,10 +99,24 @@ class Story:
         rare = item.kind in (TermsItem.Kind.MARKETING, TermsItem.Kind.THIRD_PARTY)
         return not (rare and minor) and self.dice.random() < (generous * 0.4 if rare else generous)
 
-    def leaves(self, subscription, at, *, erase: bool = True, reason: str = EndReason.PERSON_LEFT, by: Actor | None = None) -> None:
+    def leaves(
+        self,
+        subscription,
+        at,
+        *,
+        erase: bool = True,
+        reason: str = EndReason.PERSON_LEFT,
+        by: Actor | None = None,
+    ) -> None:
         def act(at):
             try:
-                lifecycle.leave(subscription, erase=erase, by=by or Actor.person(subscription.person), at=at, reason=reason)
+                lifecycle.leave(
+                    subscription,
+                    erase=erase,
+                    by=by or Actor.person(subscription.person),
+                    at=at,
+                    reason=reason,
+                )
             except lifecycle.AlreadyEnded:
                 return
             self.settle(subscription, at)
@@ -118,9 +145,15 @@ class Story:
     def uses(self, subscription, *, until: datetime.datetime) -> None:
         """The operator reports the last use and the last transfer."""
         last = max(subscription.joined_at, until)
-        moved = min(last + datetime.timedelta(days=self.dice.randint(0, 6), minutes=self.dice.randint(1, 600)), self.now)
+        moved = min(
+            last + datetime.timedelta(days=self.dice.randint(0, 6), minutes=self.dice.randint(1, 600)),
+            self.now,
+        )
         self.calendar.add(
-            moved, lambda _at: reconciliation.note_use(subscription, used_on=last.astimezone(SEOUL).date(), transferred_at=moved)
+            moved,
+            lambda _at: reconciliation.note_use(
+                subscription, used_on=last.astimezone(SEOUL).date(), transferred_at=moved
+            ),
         )
 
     # --- what partners answer --------------------------------------------------------------------------------------------
@@ -133,7 +166,11 @@ class Story:
             self.planned.add(delivery.pk)
             late = LATE.get(delivery.organization.code) if delivery.goal != Delivery.Goal.RECEIVED else None
             if delivery.state != Delivery.State.MANUAL:
-                failed = Outcome(verdict="retry", status=500, detail="HTTP 500") if late == "error" else Outcome(verdict=SENT, status=200)
+                failed = (
+                    Outcome(verdict="retry", status=500, detail="HTTP 500")
+                    if late == "error"
+                    else Outcome(verdict=SENT, status=200)
+                )
                 self.calendar.add(at + datetime.timedelta(seconds=1), self._record(delivery, failed))
             if not late:
                 self._answers(delivery, at)
@@ -147,14 +184,17 @@ class Story:
         who = Actor.organization(delivery.organization)
         heard = at + slow + datetime.timedelta(seconds=self.dice.randint(2, 40))
         self.calendar.add(
-            heard, lambda at: answers.acknowledge(delivery.jti, organization=delivery.organization, by=who, at=at)
+            heard,
+            lambda at: answers.acknowledge(delivery.jti, organization=delivery.organization, by=who, at=at),
         )
         if delivery.goal == Delivery.Goal.RECEIVED:
             return
         stopped = heard + datetime.timedelta(seconds=self.dice.randint(20, 400))
         self.calendar.add(stopped, lambda at: self._prove(delivery, "stopped", who, at))
         if delivery.goal == Delivery.Goal.ERASED:
-            erased = stopped + datetime.timedelta(hours=self.dice.randint(1, 50), minutes=self.dice.randint(0, 59))
+            erased = stopped + datetime.timedelta(
+                hours=self.dice.randint(1, 50), minutes=self.dice.randint(0, 59)
+            )
             self.calendar.add(erased, lambda at: self._prove(delivery, "erased", who, at))
 
     def _prove(self, delivery: Delivery, status: str, who: Actor, at: datetime.datetime) -> None:
@@ -176,7 +216,10 @@ class Story:
         else:
             key = self.keys[delivery.organization.code]
             header = {"alg": "ES256", "kid": key.thumbprint(), "typ": "deletion-evidence+jwt"}
-            document, means = jws.serialize_compact(header, json.dumps(claims).encode(), key, algorithms=["ES256"]), Evidence.Means.SIGNED
+            document, means = (
+                jws.serialize_compact(header, json.dumps(claims).encode(), key, algorithms=["ES256"]),
+                Evidence.Means.SIGNED,
+            )
         return Evidence(
             jti=claims["jti"], status=status, means=means, document=document, report_url=address, stated_at=at,
             digest="sha256:" + hashlib.sha256(document.encode()).hexdigest(),
@@ -187,12 +230,27 @@ class Story:
     def ago(self, **delta) -> datetime.datetime:
         """A working hour of a day in the past."""
         moment = (self.now - relativedelta(**delta)).astimezone(SEOUL)
-        return min(moment.replace(hour=self.dice.randint(8, 21), minute=self.dice.randint(0, 59), second=self.dice.randint(0, 59)), self.now)
+        return min(
+            moment.replace(
+                hour=self.dice.randint(8, 21),
+                minute=self.dice.randint(0, 59),
+                second=self.dice.randint(0, 59),
+            ),
+            self.now,
+        )
 
     def stars(self, people: dict[str, Person]) -> None:
         """The people with a story of their own."""
         if seven := people.get("seven"):
-            months = {"durumi-ledger": 11, "durumi-week": 9, "neuti-view": 8, "score-care": 7, "health-record": 5, "safe-commute": 3, "pension-check": 2}
+            months = {
+                "durumi-ledger": 11,
+                "durumi-week": 9,
+                "neuti-view": 8,
+                "score-care": 7,
+                "health-record": 5,
+                "safe-commute": 3,
+                "pension-check": 2,
+            }
             for slug, month in months.items():
                 unused = slug in ("neuti-view", "score-care")
                 last = self.ago(months=month, days=-3) if unused else self.ago(days=self.dice.randint(1, 20))
@@ -201,37 +259,73 @@ class Story:
                     seven, slug, self.ago(months=month, **extra), generous=0.9,
                     then=lambda s, last=last: self.uses(s, until=last),
                 )  # fmt: skip
-            self.joins(seven, "shopping-insight", self.ago(months=6), then=lambda s: self.leaves(s, self.ago(days=24)))
-            self.joins(seven, "phone-plan", self.ago(months=4), then=lambda s: self.leaves(s, self.ago(days=40), erase=False))
+            self.joins(
+                seven,
+                "shopping-insight",
+                self.ago(months=6),
+                then=lambda s: self.leaves(s, self.ago(days=24)),
+            )
+            self.joins(
+                seven,
+                "phone-plan",
+                self.ago(months=4),
+                then=lambda s: self.leaves(s, self.ago(days=40), erase=False),
+            )
         if youth := people.get("youth"):
-            self.joins(youth, "safe-commute", self.ago(months=2), then=lambda s: self.uses(s, until=self.ago(days=2)))
+            self.joins(
+                youth, "safe-commute", self.ago(months=2), then=lambda s: self.uses(s, until=self.ago(days=2))
+            )
         if kept := people.get("kept"):
-            self.joins(kept, "insurance-check", self.ago(months=9), generous=0.9, then=lambda s: self.uses(s, until=self.ago(days=5)))
-            self.joins(kept, "spare-change", self.ago(months=10), then=lambda s: self.leaves(s, self.ago(days=70), erase=False))
+            self.joins(
+                kept,
+                "insurance-check",
+                self.ago(months=9),
+                generous=0.9,
+                then=lambda s: self.uses(s, until=self.ago(days=5)),
+            )
+            self.joins(
+                kept,
+                "spare-change",
+                self.ago(months=10),
+                then=lambda s: self.leaves(s, self.ago(days=70), erase=False),
+            )
 
     def crowd(self, people: list[Person]) -> None:
         """Everybody else: 0 to 12 joins, a fifth of them unused for long, some left, some stuck."""
         slugs = sorted(self.services)
         for n, person in enumerate(people):
-            for slug in self.dice.sample(slugs, k=min(12, int(self.dice.paretovariate(1.1)) if n % 9 else 12 if n == 9 else 0)):
+            for slug in self.dice.sample(
+                slugs, k=min(12, int(self.dice.paretovariate(1.1)) if n % 9 else 12 if n == 9 else 0)
+            ):
                 roll = self.dice.random()
                 months, days = self.dice.randint(1, 10), self.dice.randint(0, 25)
                 if roll < 0.10:
                     months, days = 11, self.dice.randint(5, 27)  # expires within thirty days
                 self.joins(person, slug, self.ago(months=months, days=days), then=self._fate(roll, months))
         for person in people[3:5]:  # stuck at a source that does not answer
-            self.joins(person, "pension-check", self.ago(months=6), generous=1.0, then=lambda s: self.leaves(s, self.ago(days=self.dice.randint(3, 9))))
+            self.joins(
+                person,
+                "pension-check",
+                self.ago(months=6),
+                generous=1.0,
+                then=lambda s: self.leaves(s, self.ago(days=self.dice.randint(3, 9))),
+            )
 
     def _fate(self, roll: float, months: int):
         def fate(subscription):
             dormant = 0.30 < roll < 0.50 and months >= 6
-            self.uses(subscription, until=subscription.joined_at if dormant else self.ago(days=self.dice.randint(0, 45)))
+            self.uses(
+                subscription,
+                until=subscription.joined_at if dormant else self.ago(days=self.dice.randint(0, 45)),
+            )
             if 0.50 < roll < 0.62:
                 self.leaves(subscription, self.ago(days=self.dice.randint(1, 28)))
             elif 0.62 < roll < 0.66:
                 self.leaves(subscription, self.ago(days=self.dice.randint(10, 28)), erase=False)
             elif 0.66 < roll < 0.72:
-                self.withdraws(subscription, self.ago(days=self.dice.randint(1, 28)), erase=self.dice.random() < 0.5)
+                self.withdraws(
+                    subscription, self.ago(days=self.dice.randint(1, 28)), erase=self.dice.random() < 0.5
+                )
             elif 0.72 < roll < 0.76:
                 self.pauses(subscription, self.ago(days=self.dice.randint(1, 9)))
 
@@ -241,7 +335,10 @@ class Story:
         """What happens to services and licences in that year."""
         for row in registry.fictional()["services"]:
             published = datetime.datetime.fromisoformat(f"{row['terms']['published_on']}T09:00:00+09:00")
-            self.calendar.add(max(published, self.now - relativedelta(years=1)), lambda at: registry.load_fictional(until=at.astimezone(SEOUL).date(), at=at))
+            self.calendar.add(
+                max(published, self.now - relativedelta(years=1)),
+                lambda at: registry.load_fictional(until=at.astimezone(SEOUL).date(), at=at),
+            )
         for organization in Organization.objects.filter(is_fictional=True, is_operator=True):
             for licence in organization.licences.all():
                 morning = datetime.datetime.combine(licence.effective_on, datetime.time(0, 5), tzinfo=SEOUL)
@@ -252,7 +349,9 @@ class Story:
 
     def _closes(self, organization):
         def act(at):
-            for subscription in Subscription.objects.live().filter(operator=organization).select_related("person"):
+            for subscription in (
+                Subscription.objects.live().filter(operator=organization).select_related("person")
+            ):
                 lifecycle.leave(subscription, erase=True, by=SYSTEM, at=at, reason=EndReason.LICENCE_ENDED)
                 self.settle(subscription, at)
 
@@ -282,14 +381,23 @@ class Story:
         def act(at):
             operator = Organization.objects.get(code="EMDALG9001")
             client_id = self.services["dalgureum-view"].client_id
-            rows = [row(p, client_id, "BKNEUT9001", "bank.list bank.deposit", at - relativedelta(months=4)) for p in people[6:12]]
-            reconciliation.report_holdings(enumerate(rows, 1), organization=operator, by=Actor.organization(operator), at=at)
+            rows = [
+                row(p, client_id, "BKNEUT9001", "bank.list bank.deposit", at - relativedelta(months=4))
+                for p in people[6:12]
+            ]
+            reconciliation.report_holdings(
+                enumerate(rows, 1), organization=operator, by=Actor.organization(operator), at=at
+            )
 
         def contradict(at):
-            for ended in Subscription.objects.filter(state="ended", person__in=people[12:]).select_related("service", "person", "operator")[:2]:
+            for ended in Subscription.objects.filter(state="ended", person__in=people[12:]).select_related(
+                "service", "person", "operator"
+            )[:2]:
                 source = ended.consents.filter(kind="transfer").first().source
                 stale = row(ended.person, ended.service.client_id, source.code, "bank.list", ended.joined_at)
-                reconciliation.report_holdings([(1, stale)], organization=ended.operator, by=Actor.organization(ended.operator), at=at)
+                reconciliation.report_holdings(
+                    [(1, stale)], organization=ended.operator, by=Actor.organization(ended.operator), at=at
+                )
 
         self.calendar.add(self.ago(days=14), act)
         self.calendar.add(self.ago(days=1), contradict)
@@ -297,4 +405,6 @@ class Story:
     def warn(self) -> None:
         """The daily job has run now and then."""
         for days in (60, 21, 2, 0):
-            self.calendar.add(self.now - datetime.timedelta(days=days), lambda at: speedbump.raise_due(by=SYSTEM, at=at))
+            self.calendar.add(
+                self.now - datetime.timedelta(days=days), lambda at: speedbump.raise_due(by=SYSTEM, at=at)
+            )

@@ -80,7 +80,11 @@ class DayForm(StrictForm):
     """One day, today at the latest."""
 
     also = frozenset({"kind", "operator", "after"})
-    on = forms.DateField(label=gettext_lazy("날짜"), input_formats=["%Y-%m-%d"], widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"))
+    on = forms.DateField(
+        label=gettext_lazy("날짜"),
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+    )
 
     def clean_on(self):
         on = self.cleaned_data["on"]
@@ -106,7 +110,9 @@ class EndSeveralForm(forms.Form):
         cleaned = super().clean() or {}
         ids = self.data.getlist("subscription")  # type: ignore[attr-defined]  # a QueryDict, always
         if unknown := sorted(set(self.data) - {*self.fields, "subscription", "csrfmiddlewaretoken"}):
-            raise forms.ValidationError(_("모르는 칸이 있어요: %(names)s") % {"names": ", ".join(name[:40] for name in unknown[:3])})
+            raise forms.ValidationError(
+                _("모르는 칸이 있어요: %(names)s") % {"names": ", ".join(name[:40] for name in unknown[:3])}
+            )
         if not ids:
             raise forms.ValidationError(_("아무것도 고르지 않았어요. 그만둘 서비스를 하나 이상 골라 주세요."))
         if len(set(ids)) > MOST_AT_ONCE:

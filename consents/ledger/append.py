@@ -16,9 +16,7 @@ from . import disclosures, entries
 
 _EVENT = "COPY ledger.event (event_id, entry, event_type) FROM STDIN (FORMAT BINARY)"
 _EVENT_TYPES = ("uuid", "bytea", "text")
-_DISCLOSURE = (
-    "COPY ledger.disclosure (event_id, name, digest, ciphertext, subject_key_id, retain_until) FROM STDIN (FORMAT BINARY)"
-)
+_DISCLOSURE = "COPY ledger.disclosure (event_id, name, digest, ciphertext, subject_key_id, retain_until) FROM STDIN (FORMAT BINARY)"
 _DISCLOSURE_TYPES = ("uuid", "text", "text", "bytea", "uuid", "timestamptz")
 
 

@@ -33,8 +33,13 @@ def person_keys(people: list) -> dict[uuid.UUID, tuple[uuid.UUID, bytes]]:
         fresh.append(key)
     if fresh:
         PersonKey.objects.bulk_create(fresh, ignore_conflicts=True)
-        rows |= {row.person_id: row for row in PersonKey.objects.filter(person__in=[key.person_id for key in fresh])}
-    return {owner: (row.id, vault.unseal(bytes(row.wrapped), aad=row.id.bytes)) for owner, row in rows.items()}
+        rows |= {
+            row.person_id: row
+            for row in PersonKey.objects.filter(person__in=[key.person_id for key in fresh])
+        }
+    return {
+        owner: (row.id, vault.unseal(bytes(row.wrapped), aad=row.id.bytes)) for owner, row in rows.items()
+    }
 
 
 def public_key_bytes() -> bytes:
@@ -58,6 +63,8 @@ def disclosed(event_ids: list[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
         key = public_key_bytes() if row.subject_key_id is None else keys.get(row.subject_key_id)
         if key is None:
             continue
-        name, value = decode(decrypt(key, event_id=row.event_id, name=row.name, ciphertext=bytes(row.ciphertext)))
+        name, value = decode(
+            decrypt(key, event_id=row.event_id, name=row.name, ciphertext=bytes(row.ciphertext))
+        )
         found[row.event_id][name] = value
     return found

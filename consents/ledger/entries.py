@@ -1,9 +1,9 @@
 """The bytes of an entry: RFC 8785 JSON over salted digests, one per field (RFC 9901). Pure functions.
 
-    entry      = JCS({"_sd": [digests, sorted], "_sd_alg": "sha-256", "day": day in Seoul, "id": uuid4, "typ": type, "v": 1})
-    disclosure = base64url(JCS([salt, name, value])), salt = base64url(16 random bytes), fresh per field
-    digest     = base64url(SHA-256(ASCII(disclosure)))
-    leaf hash  = SHA-256(0x00 || entry)
+entry      = JCS({"_sd": [digests, sorted], "_sd_alg": "sha-256", "day": day in Seoul, "id": uuid4, "typ": type, "v": 1})
+disclosure = base64url(JCS([salt, name, value])), salt = base64url(16 random bytes), fresh per field
+digest     = base64url(SHA-256(ASCII(disclosure)))
+leaf hash  = SHA-256(0x00 || entry)
 """
 
 import base64
@@ -24,10 +24,29 @@ MAX_BYTES = 65_535  # tlog-tiles frames an entry with a 16-bit length
 MAX_SAFE_INTEGER = 2**53 - 1
 
 _ACT = frozenset({"at", "by", "sub", "opr", "txn", "rsn", "ver", "dlv"})
-_CONSENT = _ACT | {"con", "sbs", "knd", "itm", "src", "rcp", "scp", "rid", "cyc", "pur", "prd", "ret", "pai", "req", "trm", "lng"}
+_CONSENT = _ACT | {
+    "con",
+    "sbs",
+    "knd",
+    "itm",
+    "src",
+    "rcp",
+    "scp",
+    "rid",
+    "cyc",
+    "pur",
+    "prd",
+    "ret",
+    "pai",
+    "req",
+    "trm",
+    "lng",
+}
 _SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd"}
 _ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti"}
-_DELIVERY = frozenset({"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn"})
+_DELIVERY = frozenset(
+    {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn"}
+)
 _REQUEST = _ACT | {"req", "svc", "trm", "prd", "sbs"}
 _CHANGE = frozenset({"at", "by", "opr", "who", "dig", "before", "after", "rsn", "svc", "trm"})
 _READ = frozenset({"at", "by", "act", "sub", "cas", "rsn", "cnt", "eid"})
@@ -49,7 +68,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
     ),
     **dict.fromkeys(["erasure.requested", "erasure.confirmed", "erasure.refused"], _ERASURE),
     **dict.fromkeys(
-        ["delivery.sent", "delivery.received", "delivery.stopped", "delivery.erased", "delivery.dead"], _DELIVERY
+        ["delivery.sent", "delivery.received", "delivery.stopped", "delivery.erased", "delivery.dead"],
+        _DELIVERY,
     ),
     **dict.fromkeys(["request.lodged", "request.declined", "request.expired"], _REQUEST),
     **dict.fromkeys(
@@ -127,7 +147,14 @@ def leaf_hash(entry: bytes) -> bytes:
 def encode(*, typ: str, day: datetime.date, event_id: uuid.UUID, digests: list[str]) -> bytes:
     """The entry's bytes; the only thing of it that anybody can see."""
     entry = rfc8785.dumps(
-        {"_sd": sorted(digests), "_sd_alg": "sha-256", "day": day.isoformat(), "id": str(event_id), "typ": typ, "v": 1}
+        {
+            "_sd": sorted(digests),
+            "_sd_alg": "sha-256",
+            "day": day.isoformat(),
+            "id": str(event_id),
+            "typ": typ,
+            "v": 1,
+        }
     )
     if len(entry) > MAX_BYTES:
         raise ValueError(f"entry of {len(entry)} bytes is longer than {MAX_BYTES}")
@@ -144,5 +171,7 @@ def seal(typ: str, *, at: datetime.datetime, fields: Mapping[str, Any]) -> Seale
     disclosures = {name: disclose(name, value, secrets.token_bytes(16)) for name, value in fields.items()}
     digests = {name: digest(disclosure) for name, disclosure in disclosures.items()}
     event_id = uuid.uuid4()
-    entry = encode(typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=list(digests.values()))
+    entry = encode(
+        typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=list(digests.values())
+    )
     return Sealed(event_id, typ, entry, leaf_hash(entry), disclosures, digests)

@@ -93,7 +93,9 @@ class Subscription(models.Model):
     erasure_refusal = models.CharField(max_length=300, blank=True)
     last_used_on = models.DateField(null=True, blank=True)
     last_transfer_at = models.DateTimeField(null=True, blank=True)
-    version = models.PositiveIntegerField(default=1, help_text="one more with every act; receivers ignore older")
+    version = models.PositiveIntegerField(
+        default=1, help_text="one more with every act; receivers ignore older"
+    )
 
     objects = SubscriptionQuerySet.as_manager()
 
@@ -158,7 +160,9 @@ class Consent(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="consents")
     subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="consents")
-    terms_item = models.ForeignKey(TermsItem, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    terms_item = models.ForeignKey(
+        TermsItem, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     kind = models.CharField(max_length=11, choices=TermsItem.Kind)
     required = models.BooleanField()
     source = models.ForeignKey(
@@ -173,7 +177,9 @@ class Consent(models.Model):
     purpose_ko = models.CharField(max_length=200)
     purpose_en = models.CharField(max_length=200)
     until_on = models.DateField()
-    retained_until = models.DateField(null=True, blank=True, help_text="null: until the person leaves or asks")
+    retained_until = models.DateField(
+        null=True, blank=True, help_text="null: until the person leaves or asks"
+    )
     retention_ko = models.CharField(max_length=200, blank=True)
     retention_en = models.CharField(max_length=200, blank=True)
     paid = models.BooleanField(default=False)
@@ -200,7 +206,9 @@ class Consent(models.Model):
                 condition=Q(kind="transfer") & ~Q(state="ended"),
             ),
             models.UniqueConstraint(
-                name="terms_item_is_agreed_once", fields=["subscription", "terms_item"], condition=~Q(state="ended")
+                name="terms_item_is_agreed_once",
+                fields=["subscription", "terms_item"],
+                condition=~Q(state="ended"),
             ),
             models.CheckConstraint(
                 name="transfer_consent_names_its_source_and_scopes",
@@ -221,18 +229,23 @@ class Consent(models.Model):
                 condition=Q(ended_at__isnull=True) | Q(ended_at__gte=F("granted_at")),
             ),
             models.CheckConstraint(
-                name="consent_is_erased_only_after_its_end", condition=Q(erasure="not_requested") | Q(state="ended")
+                name="consent_is_erased_only_after_its_end",
+                condition=Q(erasure="not_requested") | Q(state="ended"),
             ),
             models.CheckConstraint(name="consent_erasure_fields_agree", condition=_ERASURE_FIELDS_AGREE),
             models.CheckConstraint(
-                name="consent_cycle_is_one_to_four_weeks", condition=Q(cycle__in=["", "1/1w", "1/2w", "1/3w", "1/4w"])
+                name="consent_cycle_is_one_to_four_weeks",
+                condition=Q(cycle__in=["", "1/1w", "1/2w", "1/3w", "1/4w"]),
             ),
             models.CheckConstraint(
-                name="pause_end_belongs_to_a_pause", condition=Q(paused_until__isnull=True) | ~Q(state="active")
+                name="pause_end_belongs_to_a_pause",
+                condition=Q(paused_until__isnull=True) | ~Q(state="active"),
             ),
         ]
         indexes = [
-            models.Index(name="live_consents_of_a_person", fields=["person", "source"], condition=~Q(state="ended")),
+            models.Index(
+                name="live_consents_of_a_person", fields=["person", "source"], condition=~Q(state="ended")
+            ),
             models.Index(name="live_consents_by_end", fields=["until_on"], condition=~Q(state="ended")),
             models.Index(name="pauses_by_end", fields=["paused_until"], condition=Q(state="paused")),
         ]
@@ -271,7 +284,8 @@ class ConsentRequest(models.Model):
         constraints = [
             models.CheckConstraint(
                 name="consent_request_is_decided_with_a_date",
-                condition=Q(state="pending", decided_at__isnull=True) | ~Q(state="pending") & Q(decided_at__isnull=False),
+                condition=Q(state="pending", decided_at__isnull=True)
+                | ~Q(state="pending") & Q(decided_at__isnull=False),
             ),
             models.CheckConstraint(
                 name="granted_request_names_its_subscription",
@@ -282,7 +296,9 @@ class ConsentRequest(models.Model):
             ),
         ]
         indexes = [
-            models.Index(name="pending_requests_by_expiry", fields=["expires_at"], condition=Q(state="pending")),
+            models.Index(
+                name="pending_requests_by_expiry", fields=["expires_at"], condition=Q(state="pending")
+            ),
         ]
 
     def __str__(self) -> str:

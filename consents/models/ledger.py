@@ -66,7 +66,9 @@ class EntryIndex(models.Model):
     person = models.ForeignKey(Person, on_delete=models.PROTECT, null=True, related_name="entries")
     operator = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
     party = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
-    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, null=True, related_name="entries")
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, null=True, related_name="entries"
+    )
     consent = models.ForeignKey(Consent, on_delete=models.PROTECT, null=True, related_name="entries")
     jti = models.UUIDField(null=True)
     subject = models.CharField(max_length=28, blank=True, help_text="pairwise pseudonym p_…")

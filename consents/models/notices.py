@@ -50,13 +50,18 @@ class Notice(models.Model):
         ordering = ["-raised_at", "-id"]
         constraints = [
             models.UniqueConstraint(
-                name="notice_is_open_once_per_matter", fields=["person", "kind", "matter"], condition=Q(answer="")
+                name="notice_is_open_once_per_matter",
+                fields=["person", "kind", "matter"],
+                condition=Q(answer=""),
             ),
             models.CheckConstraint(
                 name="answered_notice_knows_when",
-                condition=Q(answer="", answered_at__isnull=True) | ~Q(answer="") & Q(answered_at__isnull=False),
+                condition=Q(answer="", answered_at__isnull=True)
+                | ~Q(answer="") & Q(answered_at__isnull=False),
             ),
-            models.CheckConstraint(name="notice_gives_its_reason", condition=~Q(reason_ko="") & ~Q(reason_en="")),
+            models.CheckConstraint(
+                name="notice_gives_its_reason", condition=~Q(reason_ko="") & ~Q(reason_en="")
+            ),
         ]
         indexes = [models.Index(name="open_notices", fields=["person", "-raised_at"], condition=Q(answer=""))]
 

@@ -40,7 +40,9 @@ class Delivery(models.Model):
     txn = models.UUIDField(help_text="one per act")
     person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="deliveries")
     subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="deliveries")
-    consent = models.ForeignKey(Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="deliveries")
+    consent = models.ForeignKey(
+        Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="deliveries"
+    )
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries")
     role = models.CharField(max_length=9, choices=Role)
     event = models.CharField(max_length=30)
@@ -63,8 +65,12 @@ class Delivery(models.Model):
     erased_at = models.DateTimeField(null=True, blank=True)
     refused_at = models.DateTimeField(null=True, blank=True)
     refusal = models.CharField(max_length=300, blank=True)
-    due_at = models.DateTimeField(null=True, blank=True, help_text="deadline of the next step; null when nothing is owed")
-    closed_at = models.DateTimeField(null=True, blank=True, help_text="goal reached, or refused with a legal basis")
+    due_at = models.DateTimeField(
+        null=True, blank=True, help_text="deadline of the next step; null when nothing is owed"
+    )
+    closed_at = models.DateTimeField(
+        null=True, blank=True, help_text="goal reached, or refused with a legal basis"
+    )
 
     class Meta:
         ordering = ["id"]
@@ -75,10 +81,12 @@ class Delivery(models.Model):
                 name="sent_delivery_knows_when", condition=~Q(state="sent") | Q(sent_at__isnull=False)
             ),
             models.CheckConstraint(
-                name="received_delivery_knows_when", condition=~Q(state="received") | Q(received_at__isnull=False)
+                name="received_delivery_knows_when",
+                condition=~Q(state="received") | Q(received_at__isnull=False),
             ),
             models.CheckConstraint(
-                name="stopped_delivery_knows_when", condition=~Q(state="stopped") | Q(stopped_at__isnull=False)
+                name="stopped_delivery_knows_when",
+                condition=~Q(state="stopped") | Q(stopped_at__isnull=False),
             ),
             models.CheckConstraint(
                 name="erased_delivery_knows_when", condition=~Q(state="erased") | Q(erased_at__isnull=False)
@@ -95,7 +103,9 @@ class Delivery(models.Model):
         ]
         indexes = [
             # propagation.claim
-            models.Index(name="due_deliveries", fields=["next_at"], condition=Q(state__in=["queued", "retrying"])),
+            models.Index(
+                name="due_deliveries", fields=["next_at"], condition=Q(state__in=["queued", "retrying"])
+            ),
             # propagation.claim: order within one subscription and party
             models.Index(
                 name="waiting_in_order",
@@ -104,7 +114,9 @@ class Delivery(models.Model):
             ),
             # overdue list of the regulator and the desk's inbox
             models.Index(
-                name="open_obligations", fields=["organization", "due_at"], condition=Q(closed_at__isnull=True)
+                name="open_obligations",
+                fields=["organization", "due_at"],
+                condition=Q(closed_at__isnull=True),
             ),
             models.Index(name="open_by_deadline", fields=["due_at"], condition=Q(closed_at__isnull=True)),
             models.Index(name="deliveries_of_a_subscription", fields=["subscription", "id"]),
@@ -143,7 +155,9 @@ class Evidence(models.Model):
         ordering = ["id"]
         verbose_name_plural = "evidence"
         constraints = [
-            models.UniqueConstraint(name="evidence_id_is_used_once_per_organization", fields=["organization", "jti"]),
+            models.UniqueConstraint(
+                name="evidence_id_is_used_once_per_organization", fields=["organization", "jti"]
+            ),
             models.CheckConstraint(name="evidence_has_a_digest", condition=Q(digest__startswith="sha256:")),
         ]
 

@@ -75,4 +75,3 @@ def _newer(terms: Terms) -> Terms | None:
         .order_by("-version")
         .first()
     )
-

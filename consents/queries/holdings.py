@@ -67,7 +67,9 @@ def state_of(subscription: Subscription) -> str:
     return "gone" if subscription.erasure == Erasure.CONFIRMED else "held"
 
 
-def holdings(person: Person, *, state: str = "holding", sort: str = "joined", after: uuid.UUID | None = None) -> Page:
+def holdings(
+    person: Person, *, state: str = "holding", sort: str = "joined", after: uuid.UUID | None = None
+) -> Page:
     """The person's subscriptions, filtered, sorted and cut to one page. Four queries, whatever the number of rows.
 
     Raises UnknownRow when `after` is not in the list (it may have changed since)."""
@@ -103,10 +105,15 @@ def _rows(person: Person, subscriptions, known: list[Scope]) -> list[Holding]:
     own = Notice.objects.filter(person=person, answer="", subscription__in=found)
     for notice in own.exclude(kind=Notice.Kind.STILL_HELD):  # `_what_is_left` says that, and more exactly
         warnings[notice.subscription_id].append(loc(notice, "reason"))
-    return [_row(subscription, consents[subscription.pk], warnings[subscription.pk], known) for subscription in found]
+    return [
+        _row(subscription, consents[subscription.pk], warnings[subscription.pk], known)
+        for subscription in found
+    ]
 
 
-def _row(subscription: Subscription, consents: list[Consent], warnings: list[str], known: list[Scope]) -> Holding:
+def _row(
+    subscription: Subscription, consents: list[Consent], warnings: list[str], known: list[Scope]
+) -> Holding:
     held = [consent for consent in consents if _is_held(subscription, consent)]
     codes = {code for consent in held for code in consent.scopes}
     riders = {rider for consent in held for rider in consent.riders}
@@ -195,6 +202,8 @@ def _flow(rows: list[Holding]) -> list[dict]:
                 pair["sensitivity"] = max(pair["sensitivity"], scope.sensitivity)
             pair["held"] = pair["held"] and consent.state == Consent.State.ENDED
     for pair in pairs.values():
-        sorted_words = sorted(pair.pop("scopes").values(), key=lambda scope: (-scope.sensitivity, scope.position))
+        sorted_words = sorted(
+            pair.pop("scopes").values(), key=lambda scope: (-scope.sensitivity, scope.position)
+        )
         pair["items"] = ", ".join(loc(scope, "name") for scope in sorted_words)
     return sorted(pairs.values(), key=lambda pair: (pair["source"], pair["operator"]))

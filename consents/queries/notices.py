@@ -20,7 +20,9 @@ class Page:
 
 def notices(person: Person, *, after: uuid.UUID | None = None) -> Page:
     """Two queries. Ids are UUIDv7, so that their order is the order of raising."""
-    own = Notice.objects.filter(person=person).select_related("subscription__service", "subscription__operator")
+    own = Notice.objects.filter(person=person).select_related(
+        "subscription__service", "subscription__operator"
+    )
     waiting = list(own.filter(answer=Notice.Answer.NONE).order_by("-urgent", "-id")[:MOST_OPEN])
     answered = own.exclude(answer=Notice.Answer.NONE).order_by("-id")
     if after is not None:

@@ -33,4 +33,6 @@ def summary(person: Person) -> Summary:
         )
     )
     notices = Notice.objects.filter(person=person, answer=Notice.Answer.NONE).count()
-    return Summary(**counts, held_after_end=counts["operators_holding"] - counts["receiving"], notices=notices)
+    return Summary(
+        **counts, held_after_end=counts["operators_holding"] - counts["receiving"], notices=notices
+    )

@@ -19,7 +19,9 @@ def in_words(codes: Iterable[str], riders: Iterable[str], known: list[Scope]) ->
     wanted, switched = set(codes), {"", *riders}
     found = [scope for scope in known if wanted & set(scope.codes) and scope.rider in switched]
     unknown = wanted - {code for scope in known for code in scope.codes}
-    found += [Scope(item="", name_ko=code, name_en=code, sensitivity=3, position=0) for code in sorted(unknown)]
+    found += [
+        Scope(item="", name_ko=code, name_en=code, sensitivity=3, position=0) for code in sorted(unknown)
+    ]
     return sorted(found, key=lambda scope: (-scope.sensitivity, scope.position))
 
 

@@ -15,7 +15,14 @@ from consents.templatetags.portal import loc
 from providers.models import Scope
 
 # Entries that belong on a certificate, beside the deliveries of the acts it speaks of.
-_ACTS = ("subscription.ended", "consent.withdrawn", "consent.expired", "erasure.requested", "erasure.confirmed", "erasure.refused")
+_ACTS = (
+    "subscription.ended",
+    "consent.withdrawn",
+    "consent.expired",
+    "erasure.requested",
+    "erasure.confirmed",
+    "erasure.refused",
+)
 FACTS = 8  # on the page itself; the rest is in the history
 
 
@@ -101,7 +108,9 @@ def certificate(subscription: Subscription, *, at: datetime.datetime) -> Certifi
     acts = {party.delivery.txn for party in parties}
     entries = [
         entry
-        for entry in EntryIndex.objects.filter(subscription=subscription).select_related("party").order_by("seq")
+        for entry in EntryIndex.objects.filter(subscription=subscription)
+        .select_related("party")
+        .order_by("seq")
         if entry.typ in _ACTS or (entry.typ.startswith("delivery.") and entry.txn in acts)
     ]
     leaves = history.leaf_hashes(entry.event_id for entry in entries)
@@ -135,13 +144,17 @@ def receipt(subscription: Subscription) -> Receipt:
     words = {consent.pk: scopes.in_words(consent.scopes, consent.riders, known) for consent in consents}
     version = subscription.terms.version if subscription.terms else None
     document = receipts.receipt(subscription, consents, scopes=words, version=version)
-    return Receipt(document, receipts.keys_address(), [_card(subscription, consent, known) for consent in consents])
+    return Receipt(
+        document, receipts.keys_address(), [_card(subscription, consent, known) for consent in consents]
+    )
 
 
 def _consents(subscription: Subscription):
     """Transfers first, and what has ended last."""
     order = {kind: place for place, kind in enumerate(Consent.Kind.values)}
-    found = Consent.objects.filter(subscription=subscription).select_related("source", "recipient", "terms_item")
+    found = Consent.objects.filter(subscription=subscription).select_related(
+        "source", "recipient", "terms_item"
+    )
     return sorted(found, key=lambda consent: (consent.state == "ended", order[consent.kind], consent.pk))
 
 
@@ -164,7 +177,9 @@ def _card(subscription: Subscription, consent: Consent, known: list[Scope]) -> d
         "retention_en": consent.retention_en,
         "paid": consent.paid,
         "grade": item.grade if item else "",
-        "riders": [{"code": code, "on": code in consent.riders} for code in (item.riders if item else consent.riders)],
+        "riders": [
+            {"code": code, "on": code in consent.riders} for code in (item.riders if item else consent.riders)
+        ],
         "state": consent.state,
         "text_html": "",
         "consent": consent,

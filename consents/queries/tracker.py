@@ -137,10 +137,16 @@ def _summary(parties: list[Party]) -> str:
             return _("다 끝났어요. 지웠다고 서명한 곳 %(erased)d, 멈췄다고 답한 곳 %(stopped)d.") % {
                 "erased": erased, "stopped": total - erased,
             }  # fmt: skip
-        return ngettext("다 끝났어요. %(n)d곳이 멈췄다고 답했어요.", "다 끝났어요. %(n)d곳이 멈췄다고 답했어요.", total) % {"n": total}
+        return ngettext(
+            "다 끝났어요. %(n)d곳이 멈췄다고 답했어요.", "다 끝났어요. %(n)d곳이 멈췄다고 답했어요.", total
+        ) % {"n": total}
     words = _("%(total)d곳 가운데 %(done)d곳이 끝냈어요.") % {"total": total, "done": len(closed)}
     if late:
-        return words + " " + ngettext("%(n)d곳이 늦어지고 있어요.", "%(n)d곳이 늦어지고 있어요.", late) % {"n": late}
+        return (
+            words
+            + " "
+            + ngettext("%(n)d곳이 늦어지고 있어요.", "%(n)d곳이 늦어지고 있어요.", late) % {"n": late}
+        )
     return words + " " + _("나머지 답을 기다리고 있어요.")
 
 
@@ -158,7 +164,9 @@ def _party(delivery: Delivery, statements: list[Evidence], *, at: datetime.datet
         closed_at=delivery.closed_at,
         refused=delivery.refused_at is not None,
         # What we have not sent yet is our own delay: nobody else is to be blamed for it.
-        complaint=_complaint(delivery, at=at) if overdue and delivery.state != Delivery.State.QUEUED else None,
+        complaint=_complaint(delivery, at=at)
+        if overdue and delivery.state != Delivery.State.QUEUED
+        else None,
         evidence={"digest": erased[-1].digest, "url": erased[-1].report_url} if erased else None,
         statements=statements,
         delivery=delivery,
@@ -178,7 +186,14 @@ def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at)
         if reached:
             steps.append(Step(code, "done", reached, _said(code, statements)))
         elif code == "erased" and delivery.refused_at:
-            steps.append(Step(code, "bad", delivery.refused_at, _("지우지 못한다고 답했어요: %(basis)s") % {"basis": delivery.refusal}))
+            steps.append(
+                Step(
+                    code,
+                    "bad",
+                    delivery.refused_at,
+                    _("지우지 못한다고 답했어요: %(basis)s") % {"basis": delivery.refusal},
+                )
+            )
         elif waiting:
             state = "bad" if delivery.state == Delivery.State.DEAD else "late" if overdue else "now"
             steps.append(Step(code, state, None, _why_waiting(delivery, overdue=overdue, at=at)))
@@ -198,10 +213,16 @@ def _why_waiting(delivery: Delivery, *, overdue: bool, at: datetime.datetime) ->
     State = Delivery.State
     if delivery.state == State.RETRYING:
         again = delivery.next_at
-        tried = ngettext("%(n)d번 보냈지만 닿지 않았어요.", "%(n)d번 보냈지만 닿지 않았어요.", delivery.attempts) % {"n": delivery.attempts}
+        tried = ngettext(
+            "%(n)d번 보냈지만 닿지 않았어요.", "%(n)d번 보냈지만 닿지 않았어요.", delivery.attempts
+        ) % {"n": delivery.attempts}
         if again is None or again <= at:
             return tried + " " + _("곧 다시 보내요.")
-        return tried + " " + _("%(when)s에 다시 보내요.") % {"when": timezone.localtime(again).strftime("%H:%M:%S")}
+        return (
+            tried
+            + " "
+            + _("%(when)s에 다시 보내요.") % {"when": timezone.localtime(again).strftime("%H:%M:%S")}
+        )
     words: dict[str, str] = {
         State.QUEUED: _("방지턱이 아직 보내지 못했어요. 우리가 늦은 거예요.") if overdue else _("곧 보내요."),
         State.CHECKING: _("답이 뚜렷하지 않았어요. 정말 받았는지 다시 확인하고 있어요."),
@@ -214,7 +235,9 @@ def _why_waiting(delivery: Delivery, *, overdue: bool, at: datetime.datetime) ->
 def _complaint(delivery: Delivery, *, at: datetime.datetime) -> Complaint:
     subscription, organization = delivery.subscription, delivery.organization
     asked = _("그만 보내고 지워 달라고") if delivery.goal == Delivery.Goal.ERASED else _("그만 보내 달라고")
-    subject = _("[마이데이터] 그만 받아 달라는 요구에 답해 주세요: %(service)s") % {"service": loc(subscription.service, "name")}
+    subject = _("[마이데이터] 그만 받아 달라는 요구에 답해 주세요: %(service)s") % {
+        "service": loc(subscription.service, "name")
+    }
     text = _(
         "%(organization)s 개인정보 담당자께\n\n"
         "저는 %(asked_on)s에 방지턱을 통해 ‘%(service)s’(%(operator)s)에 제 정보를 %(asked)s 요구했습니다"
@@ -249,6 +272,12 @@ def _seen(acts: list[Act], subscription: Subscription) -> str:
     shown = [subscription.state, subscription.erasure]
     for act in acts:
         for party in act.parties:
-            shown += [act.ident, party.state, str(party.overdue), str(party.closed_at), str(party.delivery.attempts)]
+            shown += [
+                act.ident,
+                party.state,
+                str(party.overdue),
+                str(party.closed_at),
+                str(party.delivery.attempts),
+            ]
             shown += [str(step.at) for step in party.steps]
     return hashlib.sha256("|".join(shown).encode()).hexdigest()[:16]

@@ -54,7 +54,9 @@ def _day_in_seoul(value: dt.date | dt.datetime) -> dt.date:
 
 def _day_words(day: dt.date, *, with_year: bool = True) -> str:
     if _language() == "en":
-        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[day.month - 1]
+        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[
+            day.month - 1
+        ]
         return f"{day.day} {month} {day.year}" if with_year else f"{day.day} {month}"
     return f"{day.year}년 {day.month}월 {day.day}일" if with_year else f"{day.month}월 {day.day}일"
 
@@ -73,7 +75,9 @@ def moment(value: dt.datetime | None) -> SafeString | str:
     local = timezone.localtime(value)
     same_year = local.year == timezone.localtime().year
     words = f"{_day_words(local.date(), with_year=not same_year)} {local:%H:%M}"
-    return format_html('<time datetime="{}">{}</time>', f"{value.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}", words)
+    return format_html(
+        '<time datetime="{}">{}</time>', f"{value.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}", words
+    )
 
 
 @register.filter
@@ -171,7 +175,11 @@ def state(kind: str, code: str) -> str:
     """A badge for a state: `{% state "subscription" row.state %}`. Kinds are the keys of `labels.WORDS`."""
     return render_to_string(
         "_components/badge.html",
-        {"text": label(code, kind), "tone": tone(code, kind), "icon_name": labels.ICON_OF_TONE.get(tone(code, kind))},
+        {
+            "text": label(code, kind),
+            "tone": tone(code, kind),
+            "icon_name": labels.ICON_OF_TONE.get(tone(code, kind)),
+        },
     )
 
 
@@ -210,11 +218,19 @@ def panel(content: str, title: str = "", level: int = 2, tone: str = "", ident: 
 
 
 @register.simple_block_tag
-def data_table(content: str, caption: str, ident: str, hide_caption: bool = False, plain: bool = False) -> str:
+def data_table(
+    content: str, caption: str, ident: str, hide_caption: bool = False, plain: bool = False
+) -> str:
     """A table that scrolls inside its own keyboard-reachable frame; `ident` is unique on the page."""
     return render_to_string(
         "_components/data_table.html",
-        {"content": content, "caption": caption, "ident": ident, "hide_caption": hide_caption, "plain": plain},
+        {
+            "content": content,
+            "caption": caption,
+            "ident": ident,
+            "hide_caption": hide_caption,
+            "plain": plain,
+        },
     )
 
 

@@ -55,7 +55,9 @@ def end_several(request):
     if len(rows) != len(form.cleaned_data["subscriptions"]):
         raise Http404
     if form.cleaned_data["step"] != "confirm":
-        return render(request, "person/end_several.html", {"rows": rows, "ending": [row for row in rows if row.can_end]})
+        return render(
+            request, "person/end_several.html", {"rows": rows, "ending": [row for row in rows if row.can_end]}
+        )
     for row in rows:
         _leave(request, row.subscription, erase=form.cleaned_data["erase"])
     return redirect("me")
@@ -68,7 +70,11 @@ def end_several(request):
 @require_safe
 def subscription(request, pk):
     own = _own(request, pk)
-    return render(request, "person/subscription.html", {"subscription": own, "screen": screens.screen(own, at=timezone.now())})
+    return render(
+        request,
+        "person/subscription.html",
+        {"subscription": own, "screen": screens.screen(own, at=timezone.now())},
+    )
 
 
 @access.person
@@ -78,7 +84,11 @@ def tracker(request, pk):
     now = stops.tracker(own, at=timezone.now())
     if request.GET.get("seen") == now.seen:
         return HttpResponse(status=204)
-    return render(request, "person/tracker.html", {"subscription": own, "tracker": now, "holding": holdings.state_of(own)})
+    return render(
+        request,
+        "person/tracker.html",
+        {"subscription": own, "tracker": now, "holding": holdings.state_of(own)},
+    )
 
 
 @access.person
@@ -94,7 +104,11 @@ def end(request, pk):
     if own.state == Subscription.State.ENDED:
         messages.info(request, _("이미 그만뒀어요."))
         return redirect("subscription", pk)
-    context = {"subscription": own, "ending": screens.ending(own), "next": _safe_next(request, request.GET.get("next", ""))}
+    context = {
+        "subscription": own,
+        "ending": screens.ending(own),
+        "next": _safe_next(request, request.GET.get("next", "")),
+    }
     return render(request, "person/end.html", context)
 
 
@@ -124,7 +138,9 @@ def withdraw(request, pk):
         if not form.is_valid():
             return _refused(request, _first_error(form), back=own)
         try:
-            lifecycle.withdraw(consent, erase=form.cleaned_data["erase"], by=Actor.person(request.user), at=timezone.now())
+            lifecycle.withdraw(
+                consent, erase=form.cleaned_data["erase"], by=Actor.person(request.user), at=timezone.now()
+            )
         except lifecycle.AlreadyEnded:
             messages.info(request, _("이미 끊은 연동이에요. 바뀐 것은 없어요."))
         else:
@@ -159,9 +175,13 @@ def pause(request, pk):
     consent = access.own_consent(request, pk)
     form = forms.PauseForm(request.POST)
     if not form.is_valid():
-        return _refused(request, _("멈출 날을 알아보지 못했어요. 2026-01-31처럼 골라 주세요."), back=consent.subscription)
+        return _refused(
+            request, _("멈출 날을 알아보지 못했어요. 2026-01-31처럼 골라 주세요."), back=consent.subscription
+        )
     try:
-        lifecycle.pause(consent, until_on=form.cleaned_data["until_on"], by=Actor.person(request.user), at=timezone.now())
+        lifecycle.pause(
+            consent, until_on=form.cleaned_data["until_on"], by=Actor.person(request.user), at=timezone.now()
+        )
     except lifecycle.NotOffered:
         return _refused(request, _("다시 시작할 날은 내일이나 그 뒤여야 해요."), back=consent.subscription)
     except (lifecycle.AlreadyEnded, lifecycle.NotActive):
@@ -199,7 +219,11 @@ def certificate(request, pk):
         return _refused(request, words, back=own, status=404, title=_("아직 확인서가 없어요"))
     paper = screens.certificate(own, at=at)
     if request.GET.get("format") == "json":
-        return _download({"certificate": paper.statement, "digest": paper.digest, "jws": paper.compact}, "application/json", f"certificate-{pk}.json")
+        return _download(
+            {"certificate": paper.statement, "digest": paper.digest, "jws": paper.compact},
+            "application/json",
+            f"certificate-{pk}.json",
+        )
     return render(request, "person/certificate.html", {"subscription": own, "paper": paper, "at": at})
 
 
@@ -233,7 +257,9 @@ def history(request):
     if not form.is_valid() or (day.is_bound and not day.is_valid()):
         return _refused(request, _first_error(form, day), back_url=reverse("history"))
     chosen = form.cleaned_data
-    page = facts.history(request.user, kind=chosen["kind"], operator=chosen["operator"], after=chosen["after"])
+    page = facts.history(
+        request.user, kind=chosen["kind"], operator=chosen["operator"], after=chosen["after"]
+    )
     context = {
         "form": form, "day": day, "page": page, "looked": facts.looked(request.user),
         "held": facts.held_on(request.user, day.cleaned_data["on"]) if day.is_bound else None,
@@ -259,7 +285,9 @@ def answer_notice(request, pk):
     form = forms.AnswerForm(request.POST)
     if not form.is_valid():
         return _refused(request, _first_error(form), back_url=reverse("notices"))
-    speedbump.answer(notice=notice, answer=form.cleaned_data["answer"], by=Actor.person(request.user), at=timezone.now())
+    speedbump.answer(
+        notice=notice, answer=form.cleaned_data["answer"], by=Actor.person(request.user), at=timezone.now()
+    )
     messages.success(request, _("그대로 두기로 했어요. 같은 일로 다시 알리지 않을게요."))
     return redirect("notices")
 
@@ -302,10 +330,23 @@ def _leave(request, own: Subscription, *, erase: bool) -> None:
         messages.success(request, words % service)
 
 
-def _refused(request, words: str, *, back: Subscription | None = None, back_url: str = "", status: int = 400, title: str = ""):
+def _refused(
+    request,
+    words: str,
+    *,
+    back: Subscription | None = None,
+    back_url: str = "",
+    status: int = 400,
+    title: str = "",
+):
     """A page that says in words why nothing was done, and the way back."""
     url = back_url or (reverse("subscription", args=[back.pk]) if back else reverse("me"))
-    context = {"title": title or _("이렇게는 할 수 없어요"), "words": words, "back_url": url, "unchanged": status == 400}
+    context = {
+        "title": title or _("이렇게는 할 수 없어요"),
+        "words": words,
+        "back_url": url,
+        "unchanged": status == 400,
+    }
     return render(request, "person/refused.html", context, status=status)
 
 
@@ -324,17 +365,24 @@ def _links(request, next_after) -> dict:
     came_from = kept.pop("after", None)
     first = f"?{kept.urlencode()}" if kept else request.path
     kept["after"] = str(next_after or "")
-    return {"next_url": f"?{kept.urlencode()}" if next_after else None, "first_url": first if came_from else None}
+    return {
+        "next_url": f"?{kept.urlencode()}" if next_after else None,
+        "first_url": first if came_from else None,
+    }
 
 
 def _safe_next(request, url: str) -> str:
     """`url` where it leads to a page of ours, else nothing."""
-    ours = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    ours = url_has_allowed_host_and_scheme(
+        url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    )
     return url if ours and url.startswith("/") else ""
 
 
 def _download(document: dict, content_type: str, name: str) -> HttpResponse:
     body = json.dumps(document, ensure_ascii=False, indent=2)
     return HttpResponse(
-        body + "\n", content_type=f"{content_type}; charset=utf-8", headers={"Content-Disposition": f'attachment; filename="{name}"'}
+        body + "\n",
+        content_type=f"{content_type}; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

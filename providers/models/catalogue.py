@@ -122,17 +122,23 @@ class Terms(models.Model):
         ordering = ["service", "-version"]
         verbose_name_plural = "terms"
         constraints = [
-            models.UniqueConstraint(name="terms_version_is_unique_per_service", fields=["service", "version"]),
+            models.UniqueConstraint(
+                name="terms_version_is_unique_per_service", fields=["service", "version"]
+            ),
             models.UniqueConstraint(
                 name="service_has_one_published_terms", fields=["service"], condition=Q(state="published")
             ),
             models.CheckConstraint(
                 name="published_terms_have_date_and_digests",
                 condition=Q(state="draft")
-                | (Q(published_at__isnull=False) & Q(digest_ko__startswith="sha256:", digest_en__startswith="sha256:")),
+                | (
+                    Q(published_at__isnull=False)
+                    & Q(digest_ko__startswith="sha256:", digest_en__startswith="sha256:")
+                ),
             ),
             models.CheckConstraint(
-                name="later_terms_say_what_changed", condition=Q(change_kind="first") | ~Q(change_reason_ko="")
+                name="later_terms_say_what_changed",
+                condition=Q(change_kind="first") | ~Q(change_reason_ko=""),
             ),
             models.CheckConstraint(
                 name="terms_state_is_known", condition=Q(state__in=["draft", "published", "retired"])
@@ -166,17 +172,23 @@ class TermsItem(models.Model):
     title_en = models.CharField(max_length=160)
     scopes = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     riders = ArrayField(models.CharField(max_length=8, choices=Rider), default=list, blank=True)
-    cycle = models.CharField(max_length=5, blank=True, help_text="1/1w…1/4w; empty: only when the person opens it")
+    cycle = models.CharField(
+        max_length=5, blank=True, help_text="1/1w…1/4w; empty: only when the person opens it"
+    )
     valid_months = models.PositiveSmallIntegerField()
     purpose_ko = models.CharField(max_length=200)
     purpose_en = models.CharField(max_length=200)
     retention_days = models.PositiveIntegerField(
-        null=True, blank=True, help_text="days after the end; null: until the person leaves or asks (99991231)"
+        null=True,
+        blank=True,
+        help_text="days after the end; null: until the person leaves or asks (99991231)",
     )
     retention_ko = models.CharField(max_length=200)
     retention_en = models.CharField(max_length=200)
     paid = models.BooleanField(default=False, help_text="is_reward: money is paid for the data")
-    grade = models.CharField(max_length=2, blank=True, help_text="official 정보활용 동의등급 01–05; optional items only")
+    grade = models.CharField(
+        max_length=2, blank=True, help_text="official 정보활용 동의등급 01–05; optional items only"
+    )
 
     class Meta:
         ordering = ["terms", "position"]
@@ -190,7 +202,8 @@ class TermsItem(models.Model):
                 condition=~Q(kind="transfer") | (Q(source__isnull=False) & Q(scopes__len__gte=1)),
             ),
             models.CheckConstraint(
-                name="only_transfer_items_have_a_source", condition=Q(kind="transfer") | Q(source__isnull=True)
+                name="only_transfer_items_have_a_source",
+                condition=Q(kind="transfer") | Q(source__isnull=True),
             ),
             models.CheckConstraint(
                 name="only_third_party_items_have_a_recipient",
@@ -209,7 +222,8 @@ class TermsItem(models.Model):
                 name="cycle_is_one_to_four_weeks", condition=Q(cycle__in=["", "1/1w", "1/2w", "1/3w", "1/4w"])
             ),
             models.CheckConstraint(
-                name="valid_for_one_month_to_five_years", condition=Q(valid_months__gte=1, valid_months__lte=60)
+                name="valid_for_one_month_to_five_years",
+                condition=Q(valid_months__gte=1, valid_months__lte=60),
             ),
         ]
 

@@ -118,10 +118,13 @@ class Licence(models.Model):
                 fields=["organization", "status", "decided_on", "effective_on"],
             ),
             models.CheckConstraint(
-                name="licence_takes_effect_on_or_after_its_decision", condition=Q(effective_on__gte=F("decided_on"))
+                name="licence_takes_effect_on_or_after_its_decision",
+                condition=Q(effective_on__gte=F("decided_on")),
             ),
             models.CheckConstraint(name="licence_names_its_source", condition=~Q(source="")),
-            models.CheckConstraint(name="licence_status_is_known", condition=Q(status__in=LicenceStatus.values)),
+            models.CheckConstraint(
+                name="licence_status_is_known", condition=Q(status__in=LicenceStatus.values)
+            ),
         ]
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ import datetime
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from consents import answers, ledger, lifecycle
+from consents import answers, ledger, lifecycle, propagation
 from consents.actors import Actor
 from consents.models import Consent, Delivery, EntryIndex, Erasure, Evidence, Subscription
 from tests import factories
@@ -15,7 +15,9 @@ SYSTEM = Actor.system("test")
 
 
 def typs(subscription) -> list[str]:
-    return list(EntryIndex.objects.filter(subscription=subscription).order_by("seq").values_list("typ", flat=True))
+    return list(
+        EntryIndex.objects.filter(subscription=subscription).order_by("seq").values_list("typ", flat=True)
+    )
 
 
 def evidence(status: str, n: str = "1") -> Evidence:
@@ -56,10 +58,19 @@ def test_the_entry_discloses_what_happened_and_nothing_in_clear(person, now):
     assert facts["opr"] == subscription.operator.code and facts["scp"] == ["bank.list", "bank.deposit"]
     assert facts["sub"].startswith("p_") and facts["at"].endswith("Z")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT convert_from(entry, 'UTF8'), leaf_hash, sha256('\\x00'::bytea || entry) FROM ledger.event WHERE event_id = %s", [event])
+        cursor.execute(
+            "SELECT convert_from(entry, 'UTF8'), leaf_hash, sha256('\\x00'::bytea || entry) FROM ledger.event WHERE event_id = %s",
+            [event],
+        )
         entry, leaf, computed = cursor.fetchone()
     assert leaf == computed
-    for secret in (str(person.pk), str(person.subject_id), subscription.operator.code, str(subscription.pk), person.email):
+    for secret in (
+        str(person.pk),
+        str(person.subject_id),
+        subscription.operator.code,
+        str(subscription.pk),
+        person.email,
+    ):
         assert secret not in entry
 
 
@@ -75,7 +86,15 @@ def test_a_required_item_cannot_be_left_out(person, now):
     terms = service.terms.get()
     optional = terms.items.filter(required=False, kind="transfer").first()
     with pytest.raises(lifecycle.RequiredDeclined):
-        lifecycle.join(person=person, service=service, terms=terms, choices=[lifecycle.Choice(optional)], language="ko", by=SYSTEM, at=now)
+        lifecycle.join(
+            person=person,
+            service=service,
+            terms=terms,
+            choices=[lifecycle.Choice(optional)],
+            language="ko",
+            by=SYSTEM,
+            at=now,
+        )
 
 
 def test_items_of_other_terms_and_riders_not_offered_are_refused(person, now):
@@ -85,14 +104,20 @@ def test_items_of_other_terms_and_riders_not_offered_are_refused(person, now):
     foreign = lifecycle.Choice(other.terms.get().items.first())
     for choices in (items + [foreign], [lifecycle.Choice(items[0].item, riders=("merchant",)), *items[1:]]):
         with pytest.raises(lifecycle.NotOffered):
-            lifecycle.join(person=person, service=service, terms=terms, choices=choices, language="ko", by=SYSTEM, at=now)
+            lifecycle.join(
+                person=person, service=service, terms=terms, choices=choices, language="ko", by=SYSTEM, at=now
+            )
     assert not Subscription.objects.exists()
 
 
-@pytest.mark.parametrize("status", ["suspended", "cancelled", "held", "preliminary", "refused", "surrendered", "applied"])
+@pytest.mark.parametrize(
+    "status", ["suspended", "cancelled", "held", "preliminary", "refused", "surrendered", "applied"]
+)
 def test_only_a_licensed_operator_receives_new_consents(person, now, status):
     service = factories.offered()
-    factories.LicenceFactory(organization=service.organization, status=status, decided_on="2026-11-01", effective_on="2026-11-02")
+    factories.LicenceFactory(
+        organization=service.organization, status=status, decided_on="2026-11-01", effective_on="2026-11-02"
+    )
     with pytest.raises(lifecycle.NotOpen):
         factories.joined(person, service, at=now)
 
@@ -103,7 +128,13 @@ def test_superseded_terms_cannot_be_agreed_to(person, now):
     factories.TermsFactory(service=service)
     with pytest.raises(lifecycle.TermsChanged):
         lifecycle.join(
-            person=person, service=service, terms=old, choices=[lifecycle.Choice(i) for i in old.items.all()], language="ko", by=SYSTEM, at=now
+            person=person,
+            service=service,
+            terms=old,
+            choices=[lifecycle.Choice(i) for i in old.items.all()],
+            language="ko",
+            by=SYSTEM,
+            at=now,
         )
 
 
@@ -111,7 +142,11 @@ def test_leaving_ends_every_consent_and_tells_everyone(person, me, now):
     subscription = factories.joined(person, at=now)
     lifecycle.leave(subscription, erase=True, by=me, at=now)
     subscription.refresh_from_db()
-    assert (subscription.state, subscription.end_reason, subscription.erasure) == ("ended", "person_left", "requested")
+    assert (subscription.state, subscription.end_reason, subscription.erasure) == (
+        "ended",
+        "person_left",
+        "requested",
+    )
     assert subscription.holds, "holds until erasure is confirmed"
     assert set(subscription.consents.values_list("state", "erasure")) == {("ended", "requested")}
     told = subscription.deliveries.filter(event="subscription-ended")
@@ -125,7 +160,9 @@ def test_only_the_operators_confirmation_ends_holding(person, me, now):
     subscription = factories.joined(person, at=now)
     lifecycle.leave(subscription, erase=True, by=me, at=now)
     source = subscription.deliveries.filter(role="source").last()
-    answers.complete(source.jti, organization=source.organization, evidence=evidence("stopped"), by=SYSTEM, at=now)
+    answers.complete(
+        source.jti, organization=source.organization, evidence=evidence("stopped"), by=SYSTEM, at=now
+    )
     subscription.refresh_from_db()
     assert subscription.holds
     operator_says(subscription, "erased", at=now)
@@ -221,7 +258,10 @@ def test_pause_and_resume(person, me, now):
     assert lifecycle.expire_due(by=SYSTEM, at=later)["resumed"] == 0
     consent.refresh_from_db()
     assert consent.state == "active"
-    assert [t for t in typs(subscription) if t in ("consent.paused", "consent.resumed")] == ["consent.paused", "consent.resumed"]
+    assert [t for t in typs(subscription) if t in ("consent.paused", "consent.resumed")] == [
+        "consent.paused",
+        "consent.resumed",
+    ]
 
 
 def test_an_amendment_stays_within_what_the_terms_ask(person, me, now):
@@ -229,7 +269,12 @@ def test_an_amendment_stays_within_what_the_terms_ask(person, me, now):
     consent = subscription.consents.filter(kind="transfer").first()
     lifecycle.amend(consent, scopes=["bank.list"], riders=["memo"], cycle="1/4w", by=me, at=now)
     consent.refresh_from_db()
-    assert (consent.scopes, consent.riders, consent.cycle, consent.version) == (["bank.list"], ["memo"], "1/4w", 2)
+    assert (consent.scopes, consent.riders, consent.cycle, consent.version) == (
+        ["bank.list"],
+        ["memo"],
+        "1/4w",
+        2,
+    )
     for wider in ({"scopes": ["bank.loan"]}, {"riders": ["merchant"]}, {"scopes": []}):
         with pytest.raises(lifecycle.NotOffered):
             lifecycle.amend(consent, by=me, at=now, **wider)
@@ -268,7 +313,9 @@ def test_six_months_without_use_stop_the_regular_flow_and_twelve_end_and_erase(p
 def test_the_side_that_started_a_stop_is_not_called_back(person, now):
     subscription = factories.joined(person, at=now)
     consent = subscription.consents.filter(kind="transfer").first()
-    lifecycle.withdraw(consent, erase=False, by=Actor.organization(consent.source), at=now, reason="source_left")
+    lifecycle.withdraw(
+        consent, erase=False, by=Actor.organization(consent.source), at=now, reason="source_left"
+    )
     told = subscription.deliveries.filter(event="consent-withdrawn").values_list("role", flat=True)
     assert list(told) == ["operator"]
 
@@ -290,7 +337,7 @@ def test_a_failing_ledger_leaves_nothing_behind(person, me, now, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("the log is full")
 
-    monkeypatch.setattr(lifecycle.propagation, "owe", broken)
+    monkeypatch.setattr(propagation, "owe", broken)
     with pytest.raises(RuntimeError):
         lifecycle.leave(subscription, erase=True, by=me, at=now)
     subscription.refresh_from_db()

@@ -31,15 +31,24 @@ def state(delivery, status, *, at=None, basis=""):
     """The organization says that it stopped, erased or keeps."""
     at = at or timezone.now()
     evidence = Evidence(
-        jti=str(uuid.uuid4()), status=status, means="signed", digest="sha256:" + "0" * 64, document="{}", stated_at=at
+        jti=str(uuid.uuid4()),
+        status=status,
+        means="signed",
+        digest="sha256:" + "0" * 64,
+        document="{}",
+        stated_at=at,
     )
     by = Actor.organization(delivery.organization)
-    return answers.complete(delivery.jti, organization=delivery.organization, evidence=evidence, basis=basis, by=by, at=at)
+    return answers.complete(
+        delivery.jti, organization=delivery.organization, evidence=evidence, basis=basis, by=by, at=at
+    )
 
 
 def finish(subscription):
     """Every party does all that was asked."""
-    for delivery in Delivery.objects.filter(subscription=subscription, closed_at=None).exclude(goal="received"):
+    for delivery in Delivery.objects.filter(subscription=subscription, closed_at=None).exclude(
+        goal="received"
+    ):
         state(delivery, delivery.goal)
     subscription.refresh_from_db()
 
@@ -82,7 +91,12 @@ def test_two_subscriptions_at_one_operator_count_once(person):
     factories.joined(person, factories.offered(organization=operator))
     leave(first)
     counted = summary(person)
-    assert (counted.operators_holding, counted.receiving, counted.held_after_end, counted.subscriptions) == (1, 1, 0, 1)
+    assert (counted.operators_holding, counted.receiving, counted.held_after_end, counted.subscriptions) == (
+        1,
+        1,
+        0,
+        1,
+    )
 
 
 def test_the_summary_takes_two_queries(person, django_assert_num_queries):
@@ -132,7 +146,9 @@ def test_a_page_costs_the_same_with_one_subscription_and_with_twelve(signed_in, 
     notice_of(first)
     leave(factories.joined(person))
     own, alone = pages(first)
-    addresses = own + alone + [reverse("history") + "?on=2026-01-01", reverse("me") + "?state=all&sort=sensitivity"]
+    addresses = (
+        own + alone + [reverse("history") + "?on=2026-01-01", reverse("me") + "?state=all&sort=sensitivity"]
+    )
     few = {address: count_queries(signed_in, address) for address in addresses}
     for _ in range(11):
         another = factories.joined(person)
@@ -160,7 +176,15 @@ def test_the_list_is_paged_filtered_and_sorted(signed_in, person, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "query", ["state=everything", "sort=name", "after=x", "after=6f1b2c1e-54d3-4c5f-9a53-1d2f8a4f0c11", "state=all&state=held", "page=2"]
+    "query",
+    [
+        "state=everything",
+        "sort=name",
+        "after=x",
+        "after=6f1b2c1e-54d3-4c5f-9a53-1d2f8a4f0c11",
+        "state=all&state=held",
+        "page=2",
+    ],
 )
 def test_a_bad_filter_is_refused_in_words(signed_in, query):
     answer = signed_in.get(f"/me/?{query}")
@@ -180,7 +204,11 @@ def test_a_person_leaves_with_one_screen_and_one_click_and_the_data_is_asked_bac
     assert answer.redirect_chain == [(reverse("subscription", args=[subscription.pk]), 302)]
     assert "정말 멈췄나요?" in answer.content.decode()
     subscription.refresh_from_db()
-    assert (subscription.state, subscription.erasure, subscription.end_reason) == ("ended", "requested", "person_left")
+    assert (subscription.state, subscription.erasure, subscription.end_reason) == (
+        "ended",
+        "requested",
+        "person_left",
+    )
 
 
 def test_leaving_twice_changes_nothing_and_says_so(signed_in, person):
@@ -217,7 +245,13 @@ def test_an_end_with_a_strange_form_changes_nothing(signed_in, person, data):
 
 
 @pytest.mark.parametrize(
-    ("target", "lands"), [("/services/x/join/", True), ("https://evil.example/", False), ("//evil.example", False), ("javascript:alert(1)", False)]
+    ("target", "lands"),
+    [
+        ("/services/x/join/", True),
+        ("https://evil.example/", False),
+        ("//evil.example", False),
+        ("javascript:alert(1)", False),
+    ],
 )
 def test_an_end_leads_back_only_to_pages_of_ours(signed_in, person, target, lands):
     subscription = factories.joined(person)
@@ -232,13 +266,24 @@ def test_several_are_ended_together_after_one_confirmation(signed_in, person):
     assert "저절로 지워지지는 않아요" in asked
     assert Subscription.objects.live().count() == 3
     leave(rows[1])
-    done = signed_in.post("/me/end/", {"subscription": ids, "step": "confirm", "erase": "on"}, follow=True).content.decode()
+    done = signed_in.post(
+        "/me/end/", {"subscription": ids, "step": "confirm", "erase": "on"}, follow=True
+    ).content.decode()
     assert "그만뒀어요. 받아간 정보도 지워 달라고 했어요" in done
     assert "이미 그만뒀어요" in done
     assert list(Subscription.objects.live().filter(person=person)) == [rows[2]]
 
 
-@pytest.mark.parametrize("data", [{}, {"subscription": []}, {"subscription": "x"}, {"step": "confirm", "erase": "on"}, {"subscription": "*"}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"subscription": []},
+        {"subscription": "x"},
+        {"step": "confirm", "erase": "on"},
+        {"subscription": "*"},
+    ],
+)
 def test_an_empty_or_broken_choice_is_an_error_and_never_everything(signed_in, person, data):
     factories.joined(person)
     assert signed_in.post("/me/end/", data).status_code == 400
@@ -261,11 +306,16 @@ def test_a_consent_is_paused_resumed_and_withdrawn(signed_in, person):
     signed_in.post(reverse("pause", args=[consent.pk]), {"until_on": until.isoformat()})
     consent.refresh_from_db()
     assert (consent.state, consent.paused_until) == ("paused", until)
-    assert "저절로 다시 시작해요" in signed_in.get(reverse("subscription", args=[consent.subscription_id])).content.decode()
+    assert (
+        "저절로 다시 시작해요"
+        in signed_in.get(reverse("subscription", args=[consent.subscription_id])).content.decode()
+    )
     signed_in.post(reverse("resume", args=[consent.pk]))
     consent.refresh_from_db()
     assert consent.state == "active"
-    assert "저절로 지워지지는 않아요" in signed_in.get(reverse("withdraw", args=[consent.pk])).content.decode()
+    assert (
+        "저절로 지워지지는 않아요" in signed_in.get(reverse("withdraw", args=[consent.pk])).content.decode()
+    )
     signed_in.post(reverse("withdraw", args=[consent.pk]), {"erase": "on"})
     consent.refresh_from_db()
     assert (consent.state, consent.erasure, consent.subscription.state) == ("ended", "requested", "active")
@@ -274,7 +324,10 @@ def test_a_consent_is_paused_resumed_and_withdrawn(signed_in, person):
 def test_what_came_through_a_withdrawn_consent_can_be_erased_later_once(signed_in, person):
     consent = factories.joined(person).consents.first()
     signed_in.post(reverse("withdraw", args=[consent.pk]), {})
-    assert "받아간 정보 지워 달라고 하기" in signed_in.get(reverse("subscription", args=[consent.subscription_id])).content.decode()
+    assert (
+        "받아간 정보 지워 달라고 하기"
+        in signed_in.get(reverse("subscription", args=[consent.subscription_id])).content.decode()
+    )
     address = reverse("erase_consent", args=[consent.pk])
     signed_in.post(address)
     consent.refresh_from_db()
@@ -327,7 +380,12 @@ def test_the_tracker_moves_from_sent_to_erased_and_then_stops_asking(signed_in, 
     seen = shown.context["tracker"].seen
     assert signed_in.get(address, {"seen": seen}).status_code == 204
     delivery = Delivery.objects.get(subscription=subscription, role="operator", goal="erased")
-    answers.acknowledge(delivery.jti, organization=delivery.organization, by=Actor.organization(delivery.organization), at=timezone.now())
+    answers.acknowledge(
+        delivery.jti,
+        organization=delivery.organization,
+        by=Actor.organization(delivery.organization),
+        at=timezone.now(),
+    )
     moved = signed_in.get(address, {"seen": seen})
     assert moved.status_code == 200
     assert "받았다고 했어요" in moved.content.decode()
@@ -343,7 +401,9 @@ def test_the_tracker_moves_from_sent_to_erased_and_then_stops_asking(signed_in, 
 def test_a_late_answer_is_marked_and_brings_a_complaint_that_can_be_sent(person):
     subscription = factories.joined(person)
     leave(subscription)
-    Delivery.objects.filter(subscription=subscription).update(state="sent", sent_at=timezone.now(), next_at=None)
+    Delivery.objects.filter(subscription=subscription).update(
+        state="sent", sent_at=timezone.now(), next_at=None
+    )
     act = tracker(subscription, at=timezone.now() + DAY).acts[0]
     party = act.parties[0]
     assert party.overdue
@@ -428,7 +488,9 @@ def test_the_certificate_names_who_answered_and_what_is_open(signed_in, person):
     download = signed_in.get(address, {"format": "json"})
     assert download["Content-Disposition"].startswith("attachment")
     paper = download.json()["certificate"]
-    assert {"subscription.ended", "erasure.requested", "delivery.erased"} <= {entry["typ"] for entry in paper["log"]["entries"]}
+    assert {"subscription.ended", "erasure.requested", "delivery.erased"} <= {
+        entry["typ"] for entry in paper["log"]["entries"]
+    }
     assert all(party["statements"] for party in paper["parties"])
 
 
@@ -483,7 +545,9 @@ def test_who_held_my_data_on_a_day(signed_in, person):
     at = timezone.now() - DAY * 30
     subscription = factories.joined(person, at=at)
     leave(subscription, at=at + DAY * 10)
-    for delivery in Delivery.objects.filter(subscription=subscription, closed_at=None).exclude(goal="received"):
+    for delivery in Delivery.objects.filter(subscription=subscription, closed_at=None).exclude(
+        goal="received"
+    ):
         state(delivery, delivery.goal, at=at + DAY * 12)
 
     def held(days):
@@ -510,7 +574,14 @@ def test_a_bad_question_to_the_history_is_refused_in_words(signed_in, query):
 
 def test_a_look_by_the_regulator_is_shown_to_the_person(signed_in, person):
     regulator = factories.MemberFactory(role="regulator", organization=None).person
-    Lookup.objects.create(person=person, by=regulator, event_id=uuid.uuid4(), case="2026-17", reason="민원 확인", at=timezone.now())
+    Lookup.objects.create(
+        person=person,
+        by=regulator,
+        event_id=uuid.uuid4(),
+        case="2026-17",
+        reason="민원 확인",
+        at=timezone.now(),
+    )
     page = signed_in.get("/me/history/").content.decode()
     assert "민원 확인" in page
     assert "2026-17" in page
@@ -544,7 +615,14 @@ def test_the_profile_is_saved_and_nonsense_is_not(signed_in, person):
     signed_in.post("/me/account/", {"name": "김둘", "language": "en", "warn_at": "7"})
     person.refresh_from_db()
     assert (person.name, person.language, person.warn_at) == ("김둘", "en", 7)
-    for nonsense in ({"warn_at": "0"}, {"warn_at": "51"}, {"language": "fr"}, {"name": "x" * 61}, {"email": "a@example.com"}, {"name": "a\u202eb"}):
+    for nonsense in (
+        {"warn_at": "0"},
+        {"warn_at": "51"},
+        {"language": "fr"},
+        {"name": "x" * 61},
+        {"email": "a@example.com"},
+        {"name": "a\u202eb"},
+    ):
         answer = signed_in.post("/me/account/", {"name": "김셋", "language": "ko", "warn_at": ""} | nonsense)
         assert answer.status_code == 400, nonsense
     person.refresh_from_db()

@@ -21,13 +21,17 @@ def opened(compact: str) -> tuple[dict, dict]:
     """Header and claims, checked by another library with nothing but the published keys."""
     header = jwt.get_unverified_header(compact)
     key = next(key for key in signing.public_jwks()["keys"] if key["kid"] == header["kid"])
-    return header, jwt.decode(compact, jwt.PyJWK(key).key, algorithms=["ES256"], options={"verify_aud": False})
+    return header, jwt.decode(
+        compact, jwt.PyJWK(key).key, algorithms=["ES256"], options={"verify_aud": False}
+    )
 
 
 def left(person, *, erase=True) -> Subscription:
     subscription = factories.joined(person)
     lifecycle.leave(subscription, erase=erase, by=Actor.person(person), at=timezone.now())
-    return Subscription.objects.select_related("service", "operator", "terms", "person").get(pk=subscription.pk)
+    return Subscription.objects.select_related("service", "operator", "terms", "person").get(
+        pk=subscription.pk
+    )
 
 
 def test_a_receipt_has_every_field_that_27560_asks_for(person):
@@ -44,7 +48,14 @@ def test_a_receipt_has_every_field_that_27560_asks_for(person):
     transfer = kinds["transfer"]
     assert transfer["dpv:hasDataSource"]["schema:name"]
     assert transfer["dpv:hasPersonalData"]
-    for field in ("dpv:hasPurpose", "dpv:hasRecipient", "dpv:hasDuration", "dpv:hasStorageCondition", "dpv:hasLegalBasis", "dpv:hasConsentStatus"):
+    for field in (
+        "dpv:hasPurpose",
+        "dpv:hasRecipient",
+        "dpv:hasDuration",
+        "dpv:hasStorageCondition",
+        "dpv:hasLegalBasis",
+        "dpv:hasConsentStatus",
+    ):
         assert transfer[field], field
     assert kinds["third_party"]["schema:isPaid"] is True
 
@@ -67,7 +78,10 @@ def test_every_word_of_a_receipt_is_mapped_to_a_vocabulary(person):
 
 def test_no_name_or_address_of_the_person_is_on_the_papers(person):
     subscription = left(person)
-    papers = [screens.receipt(subscription).document, screens.certificate(subscription, at=timezone.now()).statement]
+    papers = [
+        screens.receipt(subscription).document,
+        screens.certificate(subscription, at=timezone.now()).statement,
+    ]
     for paper in papers:
         text = json.dumps(paper, ensure_ascii=False)
         assert person.email not in text
@@ -77,7 +91,11 @@ def test_no_name_or_address_of_the_person_is_on_the_papers(person):
 
 @pytest.mark.parametrize(
     ("reason", "status"),
-    [("person_left", "dpv:ConsentWithdrawn"), ("expired", "dpv:ConsentExpired"), ("licence_ended", "dpv:ConsentRevoked")],
+    [
+        ("person_left", "dpv:ConsentWithdrawn"),
+        ("expired", "dpv:ConsentExpired"),
+        ("licence_ended", "dpv:ConsentRevoked"),
+    ],
 )
 def test_a_receipt_says_how_consent_ended(person, reason, status):
     subscription = factories.joined(person)
@@ -126,7 +144,9 @@ def test_the_leaf_hashes_on_a_certificate_are_those_of_the_log(person):
 
 def test_the_end_that_the_calendar_brings_has_a_certificate_too(person):
     subscription = factories.joined(person)
-    lifecycle.leave(subscription, erase=False, by=Actor.system("expire"), at=timezone.now(), reason="expired", quiet=True)
+    lifecycle.leave(
+        subscription, erase=False, by=Actor.system("expire"), at=timezone.now(), reason="expired", quiet=True
+    )
     subscription.refresh_from_db()
     paper = screens.certificate(subscription, at=timezone.now())
     assert paper.parties == []

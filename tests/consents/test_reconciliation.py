@@ -4,7 +4,6 @@ import csv
 import datetime
 import json
 
-
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -52,8 +51,17 @@ def write(path, rows) -> str:
 def snapshot() -> list:
     with connection.cursor() as cursor:
         found = []
-        for table in ("consents_subscription", "consents_consent", "consents_entryindex", "consents_notice", "consents_delivery", "ledger.event"):
-            cursor.execute(f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t")
+        for table in (
+            "consents_subscription",
+            "consents_consent",
+            "consents_entryindex",
+            "consents_notice",
+            "consents_delivery",
+            "ledger.event",
+        ):
+            cursor.execute(
+                f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"
+            )
             found.append(cursor.fetchone())
     return found
 
@@ -63,7 +71,11 @@ def test_a_report_goes_in_once(tmp_path, person, operator, service, source, caps
     path = write(tmp_path / "h.csv", [row(person, service, source), row(person, service, other)])
     call_command("import_holdings", path, organization=operator.code)
     subscription = Subscription.objects.get(person=person)
-    assert (subscription.origin, subscription.consents.count(), str(subscription.until_on)) == ("reported", 2, "2027-05-01")
+    assert (subscription.origin, subscription.consents.count(), str(subscription.until_on)) == (
+        "reported",
+        2,
+        "2027-05-01",
+    )
     consent = subscription.consents.first()
     assert (consent.retained_until, consent.cycle) == (None, "1/1w")
     assert subscription.deliveries.count() == 0, "everybody concerned knows already"
@@ -76,13 +88,20 @@ def test_a_report_goes_in_once(tmp_path, person, operator, service, source, caps
 
 def test_a_dry_run_keeps_nothing(tmp_path, person, operator, service, source):
     before = snapshot()
-    call_command("import_holdings", write(tmp_path / "h.csv", [row(person, service, source)]), organization=operator.code, dry_run=True)
+    call_command(
+        "import_holdings",
+        write(tmp_path / "h.csv", [row(person, service, source)]),
+        organization=operator.code,
+        dry_run=True,
+    )
     assert snapshot() == before
 
 
 def test_ndjson_says_the_same(tmp_path, person, operator, service, source):
     path = tmp_path / "h.ndjson"
-    path.write_text(json.dumps(row(person, service, source), ensure_ascii=False) + "\nnonsense\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(row(person, service, source), ensure_ascii=False) + "\nnonsense\n", encoding="utf-8"
+    )
     call_command("import_holdings", str(path), organization=operator.code)
     assert Subscription.objects.filter(person=person).exists()
     assert '"2"' in (tmp_path / "h.ndjson.refused.csv").read_text()
@@ -99,7 +118,9 @@ def test_ndjson_says_the_same(tmp_path, person, operator, service, source):
 )  # fmt: skip
 def test_a_bad_row_is_named_and_the_others_go_in(tmp_path, person, operator, service, source, column, value):
     good = factories.PersonFactory()
-    path = write(tmp_path / "h.csv", [row(person, service, source, **{column: value}), row(good, service, source)])
+    path = write(
+        tmp_path / "h.csv", [row(person, service, source, **{column: value}), row(good, service, source)]
+    )
     call_command("import_holdings", path, organization=operator.code)
     assert list(Subscription.objects.values_list("person", flat=True)) == [good.pk]
     with open(path + ".refused.csv", encoding="utf-8") as file:
@@ -124,7 +145,19 @@ def test_a_report_can_never_revive_what_has_ended(tmp_path, person, me, operator
 def test_a_report_never_widens_what_was_agreed_here(tmp_path, person, operator, service, now):
     subscription = factories.joined(person, service, at=now, optional=False)
     consent = subscription.consents.get()
-    path = write(tmp_path / "h.csv", [row(person, service, consent.source, joined_on="2026-11-22", scopes="bank.deposit bank.loan", last_used_on="")])
+    path = write(
+        tmp_path / "h.csv",
+        [
+            row(
+                person,
+                service,
+                consent.source,
+                joined_on="2026-11-22",
+                scopes="bank.deposit bank.loan",
+                last_used_on="",
+            )
+        ],
+    )
     call_command("import_holdings", path, organization=operator.code)
     consent.refresh_from_db()
     assert consent.scopes == ["bank.list", "bank.deposit"] and subscription.consents.count() == 1
@@ -132,14 +165,26 @@ def test_a_report_never_widens_what_was_agreed_here(tmp_path, person, operator, 
 
 
 def test_the_last_use_moves_forward_only(tmp_path, person, operator, service, source):
-    for used, expected in (("2026-09-01", "2026-09-01"), ("2026-11-01", "2026-11-01"), ("2026-10-01", "2026-11-01")):
-        call_command("import_holdings", write(tmp_path / "h.csv", [row(person, service, source, last_used_on=used)]), organization=operator.code)
+    for used, expected in (
+        ("2026-09-01", "2026-09-01"),
+        ("2026-11-01", "2026-11-01"),
+        ("2026-10-01", "2026-11-01"),
+    ):
+        call_command(
+            "import_holdings",
+            write(tmp_path / "h.csv", [row(person, service, source, last_used_on=used)]),
+            organization=operator.code,
+        )
         assert str(Subscription.objects.get().last_used_on) == expected
 
 
 def test_another_operators_service_is_refused(tmp_path, person, service, source):
     stranger = factories.OperatorFactory()
-    call_command("import_holdings", write(tmp_path / "h.csv", [row(person, service, source)]), organization=stranger.code)
+    call_command(
+        "import_holdings",
+        write(tmp_path / "h.csv", [row(person, service, source)]),
+        organization=stranger.code,
+    )
     assert not Subscription.objects.exists()
 
 
@@ -147,7 +192,7 @@ def test_another_operators_service_is_refused(tmp_path, person, service, source)
 def test_a_file_that_is_no_report_is_one_clear_line(tmp_path, operator, content):
     path = tmp_path / "h.csv"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(CommandError, match="column|CSV"):
+    with pytest.raises(CommandError, match=r"column|CSV"):
         call_command("import_holdings", str(path), organization=operator.code)
 
 

@@ -44,4 +44,4 @@ def test_what_an_operator_reports_can_be_left_and_never_comes_back(partners, bro
     assert number(visitor.open("/me/")) == 0
     assert not partners.deliver()
     page = visitor.open("/me/notices/")
-    assert operator.name_ko in page.text
+    assert service.name_ko in page.text and "우리 기록과 달라요" in page.text

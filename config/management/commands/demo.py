@@ -111,7 +111,11 @@ class Command(BaseCommand):
             python(str(MANAGE), "demo", "--prepare", f"--people={people}"),
             children[0].log.with_name("setup.log"),
         )
-        self._say("preparing the data" if (home / "demo.json").exists() else "making the demo data, once: about half a minute")
+        self._say(
+            "preparing the data"
+            if (home / "demo.json").exists()
+            else "making the demo data, once: about half a minute"
+        )
         setup.log.unlink(missing_ok=True)
         code = supervisor.run(setup)
         if supervisor.requests:

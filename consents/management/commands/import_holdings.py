@@ -32,17 +32,26 @@ Example:
   manage.py import_holdings holdings.csv --organization FTDURU9001 --dry-run"""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any):
-        return super().create_parser(prog_name, subcommand, formatter_class=RawDescriptionHelpFormatter, **kwargs)
+        return super().create_parser(
+            prog_name, subcommand, formatter_class=RawDescriptionHelpFormatter, **kwargs
+        )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", type=Path, help="the report, .csv or .ndjson")
-        parser.add_argument("--organization", required=True, metavar="CODE", help="the operator that reports, by its ten-character code")
+        parser.add_argument(
+            "--organization",
+            required=True,
+            metavar="CODE",
+            help="the operator that reports, by its ten-character code",
+        )
         parser.add_argument("--dry-run", action="store_true", help="say what would happen and keep nothing")
 
     def handle(self, *args: Any, file: Path, organization: str, dry_run: bool, **options: Any) -> None:
         operator = Organization.objects.operators().filter(code=organization).first()
         if operator is None:
-            raise CommandError(f"{organization} is not the code of an operator: see /operators/ for the codes")
+            raise CommandError(
+                f"{organization} is not the code of an operator: see /operators/ for the codes"
+            )
         bar = tqdm(unit=" rows", disable=not sys.stderr.isatty(), leave=False)
         try:
             report = reconciliation.report_holdings(
@@ -77,5 +86,7 @@ Example:
                 lines.writerow(["row", "column", "reason"])
                 lines.writerows(refused)
         except OSError as error:
-            raise CommandError(f"the accepted rows are in, but {path} cannot be written: {error.strerror or error}") from error
+            raise CommandError(
+                f"the accepted rows are in, but {path} cannot be written: {error.strerror or error}"
+            ) from error
         self.stdout.write(f"Refused rows: {path}")

@@ -32,16 +32,24 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--people", type=int, default=40, help="how many consumers (default 40)")
         parser.add_argument("--seed", type=int, default=7, help="of the dice (default 7)")
-        parser.add_argument("--demo", action="store_true", help="for the demo: on a seeded database, only tell both sides where the other one is now")
+        parser.add_argument(
+            "--demo",
+            action="store_true",
+            help="for the demo: on a seeded database, only tell both sides where the other one is now",
+        )
 
     def handle(self, *args: Any, people: int, seed: int, demo: bool, **options: Any) -> None:
         if people < 1:
             raise CommandError("--people must be at least 1")
         if settings.SECURE:
-            raise CommandError("this makes invented people with a known password: not on a portal with a public https address")
+            raise CommandError(
+                "this makes invented people with a known password: not on a portal with a public https address"
+            )
         if Person.objects.exists():
             if not demo:
-                raise CommandError("there are people already: seed an empty database (manage.py demo --fresh starts over)")
+                raise CommandError(
+                    "there are people already: seed an empty database (manage.py demo --fresh starts over)"
+                )
             partners.reconnect()
             return
         # One transaction: a seed that is interrupted leaves an empty database, not half a year.
@@ -61,7 +69,11 @@ class Command(BaseCommand):
         signs = [*roles.values(), *cast.STAFF]
         partners.write_private(
             partners.folder() / "demo.json",
-            [{"label": role.label, "email": role.email, "password": cast.PASSWORD} for role in signs if role.label],
+            [
+                {"label": role.label, "email": role.email, "password": cast.PASSWORD}
+                for role in signs
+                if role.label
+            ],
         )
 
     def _facts(self, now: datetime.datetime) -> None:
@@ -71,10 +83,20 @@ class Command(BaseCommand):
         registry.import_register(rows, at=now)
         registry.load_fictional(until=(now - relativedelta(years=1)).date(), at=now)
         # Open for the story, so that people can join what has closed since; `_close_services` sets the end of it.
-        registry.set_service_states(dict.fromkeys(Service.objects.filter(organization__is_fictional=True).values_list("slug", flat=True), "live"))
+        registry.set_service_states(
+            dict.fromkeys(
+                Service.objects.filter(organization__is_fictional=True).values_list("slug", flat=True), "live"
+            )
+        )
 
     def _account(self, role: cast.Role) -> Person:
-        person = Person.objects.create_user(role.email, cast.PASSWORD if role.label else None, name=role.name, born_on=role.born_on, language=role.language)
+        person = Person.objects.create_user(
+            role.email,
+            cast.PASSWORD if role.label else None,
+            name=role.name,
+            born_on=role.born_on,
+            language=role.language,
+        )
         EmailAddress.objects.create(user=person, email=person.email, verified=True, primary=True)
         return person
 
@@ -97,7 +119,9 @@ class Command(BaseCommand):
         told.crowd(crowd)
         told.reports(crowd)
         told.warn()
-        with tqdm(desc="a year of history", unit=" acts", disable=not sys.stderr.isatty(), leave=False) as bar:
+        with tqdm(
+            desc="a year of history", unit=" acts", disable=not sys.stderr.isatty(), leave=False
+        ) as bar:
             told.calendar.play(bar.update)
 
     def _close_services(self) -> None:

@@ -24,7 +24,9 @@ def test_two_at_once_with_one_key_are_one_act():
         try:
             caller = Caller(value)
             start.wait(timeout=10)
-            answers.append(caller.post(f"services/{service.slug}/subscriptions", asked, Idempotency_Key="once"))
+            answers.append(
+                caller.post(f"services/{service.slug}/subscriptions", asked, Idempotency_Key="once")
+            )
         finally:
             connection.close()
 

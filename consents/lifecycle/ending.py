@@ -1,0 +1,172 @@
+"""WRITES the end: one consent is withdrawn, a subscription is left, what was received is to be erased."""
+
+import datetime
+
+from django.db import transaction
+
+from consents import ledger, messages, propagation, speedbump
+from consents.actors import Actor
+from consents.ledger import facts
+from consents.models import Consent, EndReason, Erasure, Subscription
+
+from .refusals import AlreadyEnded, NothingToErase
+from .rows import consent_by_id, consents_of, locked_consent, locked_subscription
+from .running import change
+
+
+def withdraw(
+    consent: Consent,
+    *,
+    erase: bool,
+    by: Actor,
+    at: datetime.datetime,
+    reason: str = EndReason.PERSON_WITHDREW,
+) -> Consent:
+    """End one consent (전송요구 철회, 신용정보법 제33조의2⑦): data stops; what was received stays unless `erase`.
+
+    The subscription goes on, and the operator still holds. Raises AlreadyEnded."""
+    with transaction.atomic():
+        consent = locked_consent(consent)
+        end_consent(consent, reason=reason, erase=erase, at=at)
+        change(
+            consent,
+            "consent.withdrawn",
+            messages.CONSENT_WITHDRAWN,
+            by=by,
+            at=at,
+            stop=True,
+            erase=erase,
+            reason=reason,
+        )
+    return consent
+
+
+def leave(
+    subscription: Subscription,
+    *,
+    erase: bool,
+    by: Actor,
+    at: datetime.datetime,
+    reason: str = EndReason.PERSON_LEFT,
+    quiet: bool = False,
+) -> Subscription:
+    """End a subscription (탈퇴): withdraw every consent in it and, with `erase`, ask for all data to be destroyed.
+
+    `quiet` tells nobody: for a natural expiry, whose date everyone knows. Raises AlreadyEnded."""
+    with transaction.atomic():
+        subscription = locked_subscription(subscription)
+        if subscription.state == Subscription.State.ENDED:
+            raise AlreadyEnded(str(subscription.pk))
+        live = list(consents_of(subscription).live())
+        for consent in live:
+            end_consent(consent, reason=reason, erase=erase, at=at)
+            consent.version += 1
+            consent.save()
+        subscription.state, subscription.ended_at, subscription.end_reason = (
+            Subscription.State.ENDED,
+            at,
+            reason,
+        )
+        subscription.version += 1
+        if erase:
+            _ask_erasure(subscription, at=at)
+        subscription.save()
+        told = _still_held(subscription, live) if erase else live
+        owed = [] if quiet else propagation.duties(subscription, told, stop=True, erase=erase, by=by)
+        _log_end(subscription, live, owed, reason=reason, erase=erase, by=by, at=at)
+        speedbump.settle(subscription, by=by, at=at)
+    return subscription
+
+
+def _log_end(subscription, live, owed, *, reason, erase, by, at) -> None:
+    txn = messages.new_id()
+    typ = "consent.expired" if reason == EndReason.EXPIRED else "consent.withdrawn"
+    said = [facts.of_subscription("subscription.ended", subscription, reason=reason, owed=owed)]
+    said += [facts.of_consent(typ, consent, reason=reason) for consent in live]
+    if erase:
+        said.append(facts.of_erasure(subscription))
+    entries = ledger.append(said, by=by, at=at, txn=txn)
+    if owed:
+        propagation.owe(
+            owed, event=messages.SUBSCRIPTION_ENDED, subscription=subscription, txn=txn, at=at,
+            leaf_hash=entries[0].leaf_hash, reason=reason,
+        )  # fmt: skip
+
+
+def erase(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> Subscription:
+    """Ask, after an end, for what was received to be destroyed (삭제 요구). Raises NothingToErase."""
+    with transaction.atomic():
+        subscription = locked_subscription(subscription)
+        if subscription.state != Subscription.State.ENDED or subscription.erasure != Erasure.NOT_REQUESTED:
+            raise NothingToErase(str(subscription.pk))
+        _ask_erasure(subscription, at=at)
+        subscription.version += 1
+        subscription.save()
+        held = _still_held(subscription, [])
+        for consent in held:
+            if consent.erasure == Erasure.NOT_REQUESTED:
+                _ask_erasure(consent, at=at)
+                consent.save()
+        txn = messages.new_id()
+        owed = [
+            duty
+            for duty in propagation.duties(subscription, held, stop=True, erase=True, by=by)
+            if duty.goal == "erased" and duty.role != "source"
+        ]
+        entries = ledger.append([facts.of_erasure(subscription, owed=owed)], by=by, at=at, txn=txn)
+        propagation.owe(
+            owed, event=messages.ERASURE_REQUESTED, subscription=subscription, txn=txn, at=at,
+            leaf_hash=entries[0].leaf_hash, reason=subscription.end_reason,
+        )  # fmt: skip
+    return subscription
+
+
+def erase_consent(consent: Consent, *, by: Actor, at: datetime.datetime) -> Consent:
+    """Ask, after the end of one consent, for what came through it to be destroyed. Raises NothingToErase."""
+    with transaction.atomic():
+        locked_subscription(consent.subscription)
+        consent = consent_by_id(consent.pk)
+        subscription = consent.subscription
+        if consent.state != Consent.State.ENDED or consent.erasure != Erasure.NOT_REQUESTED:
+            raise NothingToErase(str(consent.pk))
+        _ask_erasure(consent, at=at)
+        subscription.version += 1
+        subscription.save()
+        consent.save()
+        txn = messages.new_id()
+        owed = [
+            d
+            for d in propagation.duties(subscription, [consent], stop=True, erase=True, by=by)
+            if d.goal == "erased"
+        ]
+        entries = ledger.append(
+            [facts.of_erasure(subscription, consent=consent, owed=owed)], by=by, at=at, txn=txn
+        )
+        propagation.owe(
+            owed, event=messages.ERASURE_REQUESTED, subscription=subscription, txn=txn, at=at,
+            leaf_hash=entries[0].leaf_hash, reason=consent.end_reason, consent=consent,
+        )  # fmt: skip
+    return consent
+
+
+def end_consent(consent: Consent, *, reason: str, erase: bool, at) -> None:
+    consent.state, consent.ended_at, consent.end_reason = Consent.State.ENDED, at, reason
+    consent.paused_until = None
+    if erase:
+        _ask_erasure(consent, at=at)
+
+
+def _ask_erasure(row: Subscription | Consent, *, at) -> None:
+    row.erasure, row.erasure_requested_at = Erasure.REQUESTED, at
+
+
+def _still_held(subscription, live: list[Consent]) -> list[Consent]:
+    """The consents just ended, and those ended before whose data has not been confirmed erased."""
+    known = {consent.pk for consent in live}
+    return live + [
+        consent
+        for consent in consents_of(subscription)
+        .filter(state=Consent.State.ENDED)
+        .exclude(erasure=Erasure.CONFIRMED)
+        if consent.pk not in known
+    ]

@@ -1,0 +1,505 @@
+"""The database says no: every named constraint and every trigger of ours refuses what it is named after.
+
+Raw SQL, because that is what the constraints are for: a script, a console, a bug that goes round the domain.
+"""
+
+import datetime
+
+import pytest
+from django.apps import apps
+from django.db import IntegrityError, connection, transaction
+
+from consents import ledger, lifecycle
+from consents.actors import Actor
+from consents.ledger import Fact
+from consents.models import ConsentRequest, Evidence, IdempotencyKey, Lookup, Notice
+from providers.models import ChannelKey, PolicyRule, Scope
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+# constraint → statements, each of which breaks it and nothing that PostgreSQL would notice before (checks by name, then
+# unique indexes; triggers first of all).
+REFUSED: dict[str, list[str]] = {
+    # organizations and licences
+    "organization_code_is_ten_letters_or_digits": [
+        "UPDATE providers_organization SET code = 'SHORT' WHERE id = %(source)s",
+        "UPDATE providers_organization SET code = 'lower00001' WHERE id = %(source)s",
+    ],
+    "organization_has_names": [
+        "UPDATE providers_organization SET name_ko = '' WHERE id = %(source)s",
+        "UPDATE providers_organization SET name_en = '' WHERE id = %(source)s",
+    ],
+    "licence_decision_is_recorded_once": [
+        "INSERT INTO providers_licence (organization_id, status, decided_on, effective_on, source, note) "
+        "SELECT organization_id, status, decided_on, effective_on, 'again', '' FROM providers_licence WHERE id = %(licence)s"
+    ],
+    "licence_takes_effect_on_or_after_its_decision": [
+        "INSERT INTO providers_licence (organization_id, status, decided_on, effective_on, source, note) "
+        "VALUES (%(source)s, 'held', '2026-01-02', '2026-01-01', 'a decision', '')"
+    ],
+    "licence_names_its_source": [
+        "INSERT INTO providers_licence (organization_id, status, decided_on, effective_on, source, note) "
+        "VALUES (%(source)s, 'held', '2026-01-02', '2026-01-02', '', '')"
+    ],
+    "licence_status_is_known": [
+        "INSERT INTO providers_licence (organization_id, status, decided_on, effective_on, source, note) "
+        "VALUES (%(source)s, 'forever', '2026-01-02', '2026-01-02', 'a decision', '')"
+    ],
+    "providers_licence_is_append_only": [
+        "UPDATE providers_licence SET status = 'held' WHERE id = %(licence)s",
+        "DELETE FROM providers_licence WHERE id = %(licence)s",
+    ],
+    # what can be asked for
+    "scope_sensitivity_is_one_to_five": [
+        "UPDATE providers_scope SET sensitivity = 0 WHERE item = %(scope)s",
+        "UPDATE providers_scope SET sensitivity = 6 WHERE item = %(scope)s",
+    ],
+    "scope_has_a_code": ["UPDATE providers_scope SET codes = '{}' WHERE item = %(scope)s"],
+    "service_state_is_known": ["UPDATE providers_service SET state = 'gone' WHERE id = %(service)s"],
+    "terms_version_is_unique_per_service": ["UPDATE providers_terms SET version = 1 WHERE id = %(draft)s"],
+    "service_has_one_published_terms": [
+        "UPDATE providers_terms SET state = 'published', published_at = now(), digest_ko = 'sha256:0', digest_en = 'sha256:0' "
+        "WHERE id = %(draft)s"
+    ],
+    "published_terms_have_date_and_digests": [
+        "UPDATE providers_terms SET state = 'published', digest_ko = 'sha256:0', digest_en = 'sha256:0' WHERE id = %(draft)s",
+        "UPDATE providers_terms SET state = 'published', published_at = now(), digest_ko = 'sha256:0' WHERE id = %(draft)s",
+    ],
+    "later_terms_say_what_changed": ["UPDATE providers_terms SET change_reason_ko = '' WHERE id = %(draft)s"],
+    "terms_state_is_known": [
+        "UPDATE providers_terms SET state = 'lost', published_at = now(), digest_ko = 'sha256:0', digest_en = 'sha256:0' "
+        "WHERE id = %(draft)s"
+    ],
+    "published_terms_never_change": [
+        "UPDATE providers_terms SET text_ko = 'other' WHERE id = %(terms)s",
+        "UPDATE providers_terms SET summary_en = 'other' WHERE id = %(terms)s",
+        "UPDATE providers_terms SET version = 9 WHERE id = %(terms)s",
+        "UPDATE providers_terms SET state = 'draft' WHERE id = %(terms)s",
+        "UPDATE providers_terms SET state = 'published' WHERE id = %(retired)s",
+        "DELETE FROM providers_terms WHERE id = %(terms)s",
+    ],
+    "terms_item_position_is_unique": [
+        "UPDATE providers_termsitem SET position = 1 WHERE terms_id = %(draft)s AND position = 2"
+    ],
+    "terms_ask_each_source_once": [
+        "UPDATE providers_termsitem SET source_id = (SELECT source_id FROM providers_termsitem WHERE terms_id = %(draft)s "
+        "AND position = 1) WHERE terms_id = %(draft)s AND position = 2"
+    ],
+    "transfer_item_names_its_source_and_scopes": [
+        "UPDATE providers_termsitem SET scopes = '{}' WHERE terms_id = %(draft)s AND position = 1",
+        "UPDATE providers_termsitem SET source_id = NULL WHERE terms_id = %(draft)s AND position = 1",
+    ],
+    "only_transfer_items_have_a_source": [
+        "UPDATE providers_termsitem SET source_id = %(source)s WHERE terms_id = %(draft)s AND kind = 'marketing'"
+    ],
+    "only_third_party_items_have_a_recipient": [
+        "UPDATE providers_termsitem SET recipient_id = %(source)s WHERE terms_id = %(draft)s AND kind = 'marketing'",
+        "UPDATE providers_termsitem SET recipient_id = NULL WHERE terms_id = %(draft)s AND kind = 'third_party'",
+    ],
+    "marketing_and_third_party_are_optional": [
+        "UPDATE providers_termsitem SET required = true, grade = '' WHERE terms_id = %(draft)s AND kind = 'marketing'",
+        "UPDATE providers_termsitem SET required = true, grade = '' WHERE terms_id = %(draft)s AND kind = 'third_party'",
+    ],
+    "grade_is_for_optional_items": [
+        "UPDATE providers_termsitem SET grade = '06' WHERE terms_id = %(draft)s AND kind = 'marketing'",
+        "UPDATE providers_termsitem SET grade = '01' WHERE terms_id = %(draft)s AND position = 1",
+    ],
+    "cycle_is_one_to_four_weeks": [
+        "UPDATE providers_termsitem SET cycle = '1/5w' WHERE terms_id = %(draft)s AND position = 1"
+    ],
+    "valid_for_one_month_to_five_years": [
+        "UPDATE providers_termsitem SET valid_months = 0 WHERE terms_id = %(draft)s AND position = 1",
+        "UPDATE providers_termsitem SET valid_months = 61 WHERE terms_id = %(draft)s AND position = 1",
+    ],
+    "published_items_never_change": [
+        "UPDATE providers_termsitem SET purpose_ko = 'other' WHERE terms_id = %(terms)s",
+        "UPDATE providers_termsitem SET terms_id = %(draft)s WHERE terms_id = %(terms)s",
+        "UPDATE providers_termsitem SET terms_id = %(terms)s, position = 99 WHERE terms_id = %(draft)s AND position = 1",
+        "DELETE FROM providers_termsitem WHERE terms_id = %(terms)s",
+        "INSERT INTO providers_termsitem (terms_id, position, kind, required, title_ko, title_en, scopes, riders, cycle, valid_months, "
+        "purpose_ko, purpose_en, retention_ko, retention_en, paid, grade) VALUES (%(terms)s, 99, 'use', false, 'a', 'a', '{}', '{}', '', "
+        "12, 'a', 'a', 'a', 'a', false, '')",
+    ],
+    # channels and numbers
+    "organization_has_one_open_channel": [
+        "UPDATE providers_channel SET state = 'open', opened_at = now() WHERE id = %(testing_channel)s"
+    ],
+    "channel_has_an_address_unless_desk": [
+        "UPDATE providers_channel SET protocol = 'native', address = '' WHERE id = %(channel)s"
+    ],
+    "open_channel_knows_since_when": ["UPDATE providers_channel SET opened_at = NULL WHERE id = %(channel)s"],
+    "channel_key_id_is_unique": [
+        "UPDATE providers_channelkey SET kid = 'one' WHERE channel_id = %(channel)s AND kid = 'two'"
+    ],
+    "channel_key_is_a_secret_or_a_jwk": [
+        "UPDATE providers_channelkey SET jwk = '{}' WHERE channel_id = %(channel)s AND kid = 'one'",
+        "UPDATE providers_channelkey SET kind = 'jwk' WHERE channel_id = %(channel)s AND kid = 'one'",
+        "UPDATE providers_channelkey SET sealed_secret = NULL WHERE channel_id = %(channel)s AND kid = 'one'",
+    ],
+    "policy_rule_has_one_value_per_day": [
+        "UPDATE providers_policyrule SET effective_on = '2020-01-01' WHERE key = 'TEST'"
+    ],
+    "policy_rule_names_its_source": ["UPDATE providers_policyrule SET source = '' WHERE key = 'TEST'"],
+    # people
+    "person_threshold_is_one_to_fifty": [
+        "UPDATE consents_person SET warn_at = 0 WHERE id = %(person)s",
+        "UPDATE consents_person SET warn_at = 51 WHERE id = %(person)s",
+    ],
+    "person_language_is_known": ["UPDATE consents_person SET language = 'fr' WHERE id = %(person)s"],
+    "operator_admin_has_an_organization_and_regulator_has_none": [
+        "UPDATE consents_member SET organization_id = NULL WHERE person_id = %(admin)s",
+        "UPDATE consents_member SET role = 'regulator' WHERE person_id = %(admin)s",
+    ],
+    # subscriptions
+    "person_joins_a_service_once_at_a_time": [
+        "UPDATE consents_subscription SET service_id = %(service)s WHERE id = %(other)s"
+    ],
+    "subscription_ends_with_date_and_reason": [
+        "UPDATE consents_subscription SET ended_at = now() WHERE id = %(live)s",
+        "UPDATE consents_subscription SET end_reason = 'expired' WHERE id = %(live)s",
+        "UPDATE consents_subscription SET state = 'ended', end_reason = 'expired' WHERE id = %(live)s",
+        "UPDATE consents_subscription SET state = 'ended', ended_at = now() WHERE id = %(live)s",
+    ],
+    "subscription_ends_after_it_began": [
+        "UPDATE consents_subscription SET state = 'ended', end_reason = 'expired', ended_at = joined_at - interval '1 second' "
+        "WHERE id = %(live)s"
+    ],
+    "subscription_is_erased_only_after_its_end": [
+        "UPDATE consents_subscription SET erasure = 'requested', erasure_requested_at = now() WHERE id = %(live)s"
+    ],
+    "subscription_erasure_fields_agree": [
+        "UPDATE consents_subscription SET erasure_requested_at = NULL WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET erasure = 'confirmed' WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET erasure = 'refused' WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET erasure_confirmed_at = now() WHERE id = %(ended)s",
+    ],
+    "consents_subscription_ended_stays_ended": [
+        "UPDATE consents_subscription SET state = 'active', ended_at = NULL, end_reason = '' WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET until_on = until_on + 1 WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET ended_at = ended_at + interval '1 day' WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET end_reason = 'error' WHERE id = %(ended)s",
+    ],
+    "consents_subscription_erasure_goes_forward": [
+        "UPDATE consents_subscription SET erasure = 'not_requested', erasure_requested_at = NULL WHERE id = %(ended)s",
+        "UPDATE consents_subscription SET erasure = 'requested', erasure_confirmed_at = NULL WHERE id = %(erased)s",
+        "UPDATE consents_subscription SET erasure = 'refused', erasure_refusal = 'law' WHERE id = %(erased)s",
+    ],
+    "consents_subscription_version_rises": [
+        "UPDATE consents_subscription SET version = version - 1 WHERE id = %(ended)s"
+    ],
+    "consents_subscription_is_never_deleted": ["DELETE FROM consents_subscription WHERE id = %(ended)s"],
+    # consents
+    "source_sends_once_per_subscription": [
+        "UPDATE consents_consent SET source_id = %(consent_source)s WHERE id = %(second)s"
+    ],
+    "terms_item_is_agreed_once": [
+        "UPDATE consents_consent SET terms_item_id = %(item)s WHERE id = %(second)s"
+    ],
+    "transfer_consent_names_its_source_and_scopes": [
+        "UPDATE consents_consent SET source_id = NULL WHERE id = %(consent)s",
+        "UPDATE consents_consent SET scopes = '{}' WHERE id = %(consent)s",
+    ],
+    "third_party_consent_names_its_recipient": [
+        "UPDATE consents_consent SET recipient_id = NULL WHERE subscription_id = %(live)s AND kind = 'third_party'"
+    ],
+    "consent_state_and_dates_agree": [
+        "UPDATE consents_consent SET state = 'paused' WHERE id = %(consent)s",
+        "UPDATE consents_consent SET paused_at = now() WHERE id = %(consent)s",
+        "UPDATE consents_consent SET ended_at = now() WHERE id = %(consent)s",
+        "UPDATE consents_consent SET state = 'ended', ended_at = now() WHERE id = %(consent)s",
+        "UPDATE consents_consent SET state = 'ended', end_reason = 'expired' WHERE id = %(consent)s",
+    ],
+    "consent_ends_after_it_was_given": [
+        "UPDATE consents_consent SET state = 'ended', end_reason = 'expired', ended_at = granted_at - interval '1 second' "
+        "WHERE id = %(consent)s"
+    ],
+    "consent_is_erased_only_after_its_end": [
+        "UPDATE consents_consent SET erasure = 'requested', erasure_requested_at = now() WHERE id = %(consent)s"
+    ],
+    "consent_erasure_fields_agree": [
+        "UPDATE consents_consent SET erasure_requested_at = NULL WHERE id = %(withdrawn)s",
+        "UPDATE consents_consent SET erasure = 'confirmed' WHERE id = %(withdrawn)s",
+        "UPDATE consents_consent SET erasure = 'refused' WHERE id = %(withdrawn)s",
+    ],
+    "consent_cycle_is_one_to_four_weeks": [
+        "UPDATE consents_consent SET cycle = '1/1d' WHERE id = %(consent)s"
+    ],
+    "pause_end_belongs_to_a_pause": [
+        "UPDATE consents_consent SET paused_until = '2027-01-01' WHERE id = %(consent)s"
+    ],
+    "consents_consent_ended_stays_ended": [
+        "UPDATE consents_consent SET state = 'active', ended_at = NULL, end_reason = '' WHERE id = %(withdrawn)s",
+        "UPDATE consents_consent SET state = 'paused', paused_at = now(), ended_at = NULL, end_reason = '' WHERE id = %(withdrawn)s",
+        "UPDATE consents_consent SET until_on = until_on + 1 WHERE id = %(withdrawn)s",
+        "UPDATE consents_consent SET end_reason = 'error' WHERE id = %(withdrawn)s",
+    ],
+    "consents_consent_erasure_goes_forward": [
+        "UPDATE consents_consent SET erasure = 'not_requested', erasure_requested_at = NULL WHERE id = %(withdrawn)s"
+    ],
+    "consents_consent_version_rises": [
+        "UPDATE consents_consent SET version = version - 1 WHERE id = %(withdrawn)s"
+    ],
+    "consents_consent_is_never_deleted": ["DELETE FROM consents_consent WHERE id = %(withdrawn)s"],
+    # requests
+    "consent_request_is_decided_with_a_date": [
+        "UPDATE consents_consentrequest SET state = 'declined' WHERE id = %(pending)s",
+        "UPDATE consents_consentrequest SET decided_at = now() WHERE id = %(pending)s",
+    ],
+    "granted_request_names_its_subscription": [
+        "UPDATE consents_consentrequest SET state = 'granted', decided_at = now(), person_id = %(person)s WHERE id = %(pending)s",
+        "UPDATE consents_consentrequest SET state = 'granted', decided_at = now(), subscription_id = %(live)s WHERE id = %(pending)s",
+    ],
+    "consent_request_expires_after_lodging": [
+        "UPDATE consents_consentrequest SET expires_at = lodged_at WHERE id = %(pending)s"
+    ],
+    "consent_request_is_decided_once": [
+        "UPDATE consents_consentrequest SET state = 'pending', decided_at = NULL WHERE id = %(declined)s",
+        "UPDATE consents_consentrequest SET state = 'granted', person_id = %(person)s, subscription_id = %(live)s WHERE id = %(declined)s",
+        "UPDATE consents_consentrequest SET decided_at = now() WHERE id = %(declined)s",
+    ],
+    # deliveries and evidence
+    "act_is_told_to_each_party_once": [
+        "INSERT INTO consents_delivery (jti, txn, person_id, subscription_id, organization_id, role, event, goal, state, version, body, "
+        "set_compact, overtaken, attempts, last_error, created_at, refusal) SELECT gen_random_uuid(), txn, person_id, subscription_id, "
+        "organization_id, role, event, goal, 'manual', version, body, set_compact, false, 0, '', created_at, '' "
+        "FROM consents_delivery WHERE id = %(delivery)s"
+    ],
+    "sent_delivery_knows_when": ["UPDATE consents_delivery SET state = 'sent' WHERE id = %(delivery)s"],
+    "received_delivery_knows_when": [
+        "UPDATE consents_delivery SET state = 'received' WHERE id = %(delivery)s"
+    ],
+    "stopped_delivery_knows_when": ["UPDATE consents_delivery SET state = 'stopped' WHERE id = %(delivery)s"],
+    "erased_delivery_knows_when": ["UPDATE consents_delivery SET state = 'erased' WHERE id = %(delivery)s"],
+    "waiting_delivery_knows_its_next_try": [
+        "UPDATE consents_delivery SET state = 'queued', next_at = NULL WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET state = 'retrying', next_at = NULL WHERE id = %(delivery)s",
+    ],
+    "lease_has_token_and_end": [
+        "UPDATE consents_delivery SET lease_token = gen_random_uuid() WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET lease_until = now() WHERE id = %(delivery)s",
+    ],
+    "delivery_goes_forward": [
+        f"UPDATE consents_delivery SET state = '{back}', next_at = now() WHERE id = %(stopped)s"
+        for back in ("queued", "retrying", "dead", "manual", "checking", "sent", "received")
+    ],
+    "delivery_message_is_fixed": [
+        "UPDATE consents_delivery SET jti = gen_random_uuid() WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET txn = gen_random_uuid() WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET organization_id = %(source)s WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET body = '{}' WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET set_compact = 'a.b.c' WHERE id = %(delivery)s",
+        "UPDATE consents_delivery SET goal = 'erased' WHERE id = %(delivery)s",
+    ],
+    "evidence_id_is_used_once_per_organization": [
+        "INSERT INTO consents_evidence (jti, organization_id, delivery_id, status, means, digest, document, report_url, stated_at, "
+        "received_at) SELECT jti, organization_id, delivery_id, 'erased', means, digest, 'other', '', now(), now() "
+        "FROM consents_evidence WHERE id = %(evidence)s"
+    ],
+    "evidence_has_a_digest": [
+        "INSERT INTO consents_evidence (jti, organization_id, delivery_id, status, means, digest, document, report_url, stated_at, "
+        "received_at) SELECT 'another', organization_id, delivery_id, status, means, 'md5:0', document, '', now(), now() "
+        "FROM consents_evidence WHERE id = %(evidence)s"
+    ],
+    "consents_evidence_is_append_only": [
+        "UPDATE consents_evidence SET digest = 'sha256:1' WHERE id = %(evidence)s",
+        "DELETE FROM consents_evidence WHERE id = %(evidence)s",
+    ],
+    # notices, traces, answers kept for a day
+    "notice_is_open_once_per_matter": [
+        "INSERT INTO consents_notice (id, person_id, kind, matter, reason_ko, reason_en, urgent, raised_at, answer) "
+        "SELECT gen_random_uuid(), person_id, kind, matter, 'a', 'a', false, now(), '' FROM consents_notice WHERE id = %(notice)s"
+    ],
+    "answered_notice_knows_when": [
+        "UPDATE consents_notice SET answer = 'kept' WHERE id = %(notice)s",
+        "UPDATE consents_notice SET answered_at = now() WHERE id = %(notice)s",
+    ],
+    "notice_gives_its_reason": [
+        "UPDATE consents_notice SET reason_ko = '' WHERE id = %(notice)s",
+        "UPDATE consents_notice SET reason_en = '' WHERE id = %(notice)s",
+    ],
+    "lookup_has_case_and_reason": [
+        'INSERT INTO consents_lookup (id, person_id, by_id, event_id, "case", reason, at) '
+        "VALUES (gen_random_uuid(), %(person)s, %(admin)s, gen_random_uuid(), '', 'because', now())",
+        'INSERT INTO consents_lookup (id, person_id, by_id, event_id, "case", reason, at) '
+        "VALUES (gen_random_uuid(), %(person)s, %(admin)s, gen_random_uuid(), '2026-1', '', now())",
+    ],
+    "consents_lookup_is_append_only": [
+        "UPDATE consents_lookup SET reason = 'another' WHERE id = %(lookup)s",
+        "DELETE FROM consents_lookup WHERE id = %(lookup)s",
+    ],
+    "idempotency_key_is_used_once_per_caller": [
+        "INSERT INTO consents_idempotencykey (actor, key, method, path, digest, location, created_at) "
+        "VALUES ('person:1', 'k', 'POST', '/', '', '', now())"
+    ],
+    "idempotency_key_is_not_empty": [
+        "UPDATE consents_idempotencykey SET key = ''",
+        "UPDATE consents_idempotencykey SET actor = ''",
+    ],
+    # the log
+    "event_entry_check": [
+        "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (gen_random_uuid(), 'x', 'consent.granted')",
+        "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (gen_random_uuid(), repeat('x', 65536)::bytea, 'consent.granted')",
+    ],
+    "event_event_type_check": [
+        "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (gen_random_uuid(), '{}', 'Something else')"
+    ],
+    "event_leaf_hash_key": [
+        "INSERT INTO ledger.event (event_id, entry, event_type) SELECT gen_random_uuid(), entry, event_type FROM ledger.event "
+        "WHERE event_id = %(event)s"
+    ],
+}
+
+# trigger → constraint names it refuses with, or the error code where it names none (see test_ledger.py for those)
+TRIGGERS: dict[tuple[str, str], set[str]] = {
+    ("consents_subscription", "a_ended_stays_ended"): {
+        "consents_subscription_ended_stays_ended", "consents_subscription_erasure_goes_forward",
+        "consents_subscription_version_rises", "consents_subscription_is_never_deleted",
+    },
+    ("consents_consent", "a_ended_stays_ended"): {
+        "consents_consent_ended_stays_ended", "consents_consent_erasure_goes_forward",
+        "consents_consent_version_rises", "consents_consent_is_never_deleted",
+    },
+    ("consents_delivery", "a_goes_forward"): {"delivery_goes_forward", "delivery_message_is_fixed"},
+    ("consents_consentrequest", "a_decided_once"): {"consent_request_is_decided_once"},
+    ("providers_terms", "a_never_change"): {"published_terms_never_change"},
+    ("providers_termsitem", "a_never_change"): {"published_items_never_change"},
+    ("consents_evidence", "a_append_only"): {"consents_evidence_is_append_only"},
+    ("consents_lookup", "a_append_only"): {"consents_lookup_is_append_only"},
+    ("providers_licence", "a_append_only"): {"providers_licence_is_append_only"},
+}  # fmt: skip
+# Their refusals are in test_ledger.py; `z_enqueue` refuses nothing, it keeps the list that the sequencer reads.
+LEDGER_TRIGGERS = {
+    ("event", "a_no_row"), ("event", "a_no_stmt"), ("event", "z_enqueue"), ("disclosure", "a_no_upd"), ("disclosure", "b_hold"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def rows(person, me, now) -> dict:
+    """Ids of one row of everything, told through the domain."""
+    service = factories.offered()
+    live = factories.joined(person, service, at=now)
+    retired = live.terms
+    factories.TermsFactory(service=service)
+    terms = service.terms.get(state="published")
+    other, ended, erased = (factories.joined(person, at=now) for _ in range(3))
+    lifecycle.leave(ended, erase=True, by=me, at=now)
+    lifecycle.leave(erased, erase=True, by=me, at=now)
+    type(erased).objects.filter(pk=erased.pk).update(erasure="confirmed", erasure_confirmed_at=now)
+    transfers = list(live.consents.filter(kind="transfer").order_by("id"))
+    withdrawn = lifecycle.withdraw(other.consents.filter(kind="transfer").first(), erase=True, by=me, at=now)
+    delivery = live.deliveries.get(role="operator")
+    stopped = ended.deliveries.get(role="operator", event="subscription-ended")
+    type(stopped).objects.filter(pk=stopped.pk).update(
+        state="stopped", sent_at=now, received_at=now, stopped_at=now
+    )
+    proof = Evidence.objects.create(
+        jti="e-1", organization=stopped.organization, delivery=stopped, status="stopped", means="desk",
+        digest="sha256:0", document="{}", stated_at=now, received_at=now,
+    )  # fmt: skip
+    channel = factories.ChannelFactory(organization=service.organization)
+    for kid in ("one", "two"):
+        ChannelKey.objects.create(channel=channel, kind="hmac", kid=kid, sealed_secret=b"x", active_from=now)
+    for effective_on in ("2020-01-01", "2026-01-01"):
+        PolicyRule.objects.get_or_create(
+            key="TEST", effective_on=effective_on, defaults={"value": 1, "unit": "days", "source": "a test"}
+        )
+    admin = factories.MemberFactory(organization=service.organization).person
+    asked = {"organization": service.organization, "service": service, "terms": terms, "lodged_at": now}
+    asked["expires_at"] = now + datetime.timedelta(minutes=10)
+    notice = Notice.objects.create(
+        person=person, kind="count", matter="soft", reason_ko="이유", reason_en="Why", raised_at=now
+    )
+    seen = Lookup.objects.create(
+        person=person, by=admin, event_id=person.pk, case="2026-1", reason="because", at=now
+    )
+    IdempotencyKey.objects.create(
+        actor="person:1", key="k", method="POST", path="/", digest="", created_at=now
+    )
+    with transaction.atomic():
+        (entry,) = ledger.append([Fact("person.erased", fields={"cnt": 1})], by=Actor.system("test"), at=now)
+    return {
+        "source": transfers[0].source_id, "licence": service.organization.licences.get().pk, "scope": Scope.objects.first().pk,
+        "service": service.pk, "terms": terms.pk, "retired": retired.pk, "draft": factories.TermsFactory(service=service, published=False).pk,
+        "channel": channel.pk, "testing_channel": factories.ChannelFactory(organization=service.organization, state="testing").pk,
+        "person": person.pk, "admin": admin.pk, "live": live.pk, "other": other.pk, "ended": ended.pk, "erased": erased.pk,
+        "consent": transfers[0].pk, "consent_source": transfers[0].source_id, "item": transfers[0].terms_item_id,
+        "second": transfers[1].pk, "withdrawn": withdrawn.pk, "delivery": delivery.pk, "stopped": stopped.pk, "evidence": proof.pk,
+        "pending": ConsentRequest.objects.create(**asked).pk,
+        "declined": ConsentRequest.objects.create(**asked, state="declined", decided_at=now - datetime.timedelta(minutes=1)).pk,
+        "notice": notice.pk, "lookup": seen.pk, "event": entry.event_id,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_database_refuses(name, rows):
+    for statement in REFUSED[name]:
+        with pytest.raises(IntegrityError) as refusal, transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement, rows)
+            assert cursor.rowcount, f"touches no row: {statement}"
+        assert refusal.value.__cause__.diag.constraint_name == name, statement
+
+
+def test_every_named_constraint_has_a_case():
+    models = [*apps.get_app_config("providers").get_models(), *apps.get_app_config("consents").get_models()]
+    declared = {constraint.name for model in models for constraint in model._meta.constraints}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT conname FROM pg_constraint WHERE connamespace = 'ledger'::regnamespace AND contype IN ('c', 'u', 'x')"
+        )
+        declared |= {name for (name,) in cursor.fetchall()}
+    named_by_triggers = set().union(*TRIGGERS.values())
+    assert declared | named_by_triggers == set(REFUSED)
+
+
+def test_every_constraint_that_is_declared_is_there():
+    """A constraint in the models that no migration made would be a promise only."""
+    models = [*apps.get_app_config("providers").get_models(), *apps.get_app_config("consents").get_models()]
+    declared = {constraint.name for model in models for constraint in model._meta.constraints}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT conname FROM pg_constraint UNION SELECT relname FROM pg_class JOIN pg_index ON oid = indexrelid WHERE indisunique"
+        )
+        assert declared <= {name for (name,) in cursor.fetchall()}
+
+
+def test_every_trigger_has_a_case():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT n.nspname, c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal"
+        )
+        found = cursor.fetchall()
+    assert {(table, name) for schema, table, name in found if schema == "public"} == set(TRIGGERS)
+    assert {(table, name) for schema, table, name in found if schema == "ledger"} == LEDGER_TRIGGERS
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "consents_subscription",
+        "consents_consent",
+        "consents_delivery",
+        "consents_consentrequest",
+        "providers_terms",
+        "providers_termsitem",
+    ],
+)
+def test_a_session_that_switches_triggers_off_does_not_switch_off_these(table):
+    """`session_replication_role = replica`, as restore tools set it, leaves `ENABLE ALWAYS` triggers on."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", [table]
+        )
+        assert [enabled for (enabled,) in cursor.fetchall()] == ["A"]
+
+
+def test_a_refused_erasure_may_be_asked_for_again(rows):
+    """The one way back that the law leaves: the ground for keeping is gone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE consents_subscription SET erasure = 'refused', erasure_refusal = '상법 33조' WHERE id = %(ended)s",
+            rows,
+        )
+        cursor.execute("UPDATE consents_subscription SET erasure = 'requested' WHERE id = %(ended)s", rows)
+        assert cursor.rowcount == 1
