@@ -1,6 +1,7 @@
 """Logs as JSON lines with an allow-list of fields: nothing personal, no line breaks from outside."""
 
 import structlog
+from structlog.typing import Processor
 
 FIELDS = {
     "event", "level", "timestamp", "logger", "request", "code", "request_id", "correlation_id", "task", "task_id", "exception",
@@ -13,7 +14,7 @@ def only_known_fields(logger, name, event: dict) -> dict:
     return {key: value for key, value in event.items() if key in FIELDS or key.startswith("_")}
 
 
-_shared = [
+_shared: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,

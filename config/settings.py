@@ -190,7 +190,7 @@ SOCIALACCOUNT_ONLY = False
 # --- our own OAuth2/OIDC server -------------------------------------------------------------------------------------
 IDP_OIDC_ADAPTER = "consents.oauth.OIDCAdapter"
 IDP_OIDC_ACCESS_TOKEN_EXPIRES_IN = 600
-IDP_OIDC_RATE_LIMITS = {}
+IDP_OIDC_RATE_LIMITS: dict[str, str] = {}
 
 # --- browser safety -------------------------------------------------------------------------------------------------
 SESSION_COOKIE_NAME = "__Host-sid" if SECURE else "sid"

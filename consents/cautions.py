@@ -184,7 +184,7 @@ def sensitive(facts: Facts, service=None) -> Iterator[Reason]:
 
 def licence(facts: Facts, service=None) -> Iterator[Reason]:
     for row in facts.live:
-        status = row.operator_status
+        status = row.operator_status  # type: ignore[attr-defined]  # annotated by gather
         if status not in OPEN_STATUSES:
             yield Reason(
                 Notice.Kind.LICENCE,
@@ -212,7 +212,8 @@ def expiring(facts: Facts, service=None) -> Iterator[Reason]:
 
 def terms(facts: Facts, service=None) -> Iterator[Reason]:
     for row in facts.live:
-        if row.terms and row.terms.state == Terms.State.RETIRED and row.newer_change == Terms.Change.MATERIAL:
+        retired = row.terms and row.terms.state == Terms.State.RETIRED
+        if retired and row.newer_change == Terms.Change.MATERIAL:  # type: ignore[attr-defined]  # set by gather
             yield Reason(
                 Notice.Kind.TERMS,
                 f"{row.service.name_ko}: 약관의 중요한 내용이 바뀌었어요. 동의하기 전까지는 예전 약관이 그대로예요.",
@@ -225,7 +226,7 @@ def terms(facts: Facts, service=None) -> Iterator[Reason]:
 def still_held(facts: Facts, service=None) -> Iterator[Reason]:
     limit = facts.at - datetime.timedelta(days=facts.number("STILL_HELD_DAYS"))
     for row in facts.held:
-        if row.ended_at >= limit:
+        if row.ended_at is None or row.ended_at >= limit:
             continue
         asked = row.erasure != Erasure.NOT_REQUESTED
         yield Reason(

@@ -45,7 +45,7 @@ def reveal(*, event_id: uuid.UUID, case: str, reason: str, by: Actor, at: dateti
         .filter(event_id=event_id, person__isnull=False)
         .first()
     )
-    if entry is None:
+    if entry is None or entry.person is None:
         raise NobodyToReveal(str(event_id))
     try:
         with transaction.atomic():

@@ -22,7 +22,7 @@ from consents.actors import Actor
 from consents.ledger import Fact
 from consents.models import Consent, Delivery
 from providers import outbound, policy
-from providers.models import Channel
+from providers.models import Channel, Organization
 from providers.registry import channel_secrets
 from providers.wires import Endpoint, Message, Outcome, native
 
@@ -43,7 +43,7 @@ DELIVER_TASK = "consents.jobs.deliver"
 class Duty:
     """What one organization must do because of one act."""
 
-    organization: object
+    organization: Organization
     role: str
     goal: str
     consents: list[Consent] = dataclasses.field(default_factory=list)

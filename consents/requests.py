@@ -19,7 +19,7 @@ from providers import policy
 from providers.models import Organization, Service, Terms
 from providers.models.organizations import OPEN_STATUSES
 
-LONGEST_STATE = ConsentRequest._meta.get_field("client_state").max_length
+LONGEST_STATE = ConsentRequest._meta.get_field("client_state").max_length or 0
 
 
 class NotOwnService(lifecycle.Refused):

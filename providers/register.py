@@ -19,9 +19,9 @@ ROLES = ("operator", "source", "both")
 LARGEST_FILE = 10 * 1024 * 1024  # bytes; ten thousand organizations are below 2 MB
 
 _LONGEST = {
-    "name_ko": Organization._meta.get_field("name_ko").max_length,
-    "name_en": Organization._meta.get_field("name_en").max_length,
-    "source": Licence._meta.get_field("source").max_length,
+    "name_ko": Organization._meta.get_field("name_ko").max_length or 0,
+    "name_en": Organization._meta.get_field("name_en").max_length or 0,
+    "source": Licence._meta.get_field("source").max_length or 0,
 }
 
 

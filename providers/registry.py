@@ -91,7 +91,7 @@ def import_register(
     report = Report()
     with transaction.atomic():
         known = {organization.code: organization for organization in Organization.objects.select_for_update()}
-        decided = set(
+        decided: set[tuple[str, str, datetime.date | None, datetime.date | None]] = set(
             Licence.objects.values_list("organization__code", "status", "decided_on", "effective_on")
         )
         for number, row in enumerate(rows, start=2):
@@ -142,6 +142,7 @@ def _import_organization(entry: register.Entry, known: dict[str, Organization]) 
 
 
 def _import_decision(entry: register.Entry, organization: Organization) -> Licence:
+    assert entry.decided_on and entry.effective_on, "an entry with a status has both dates"
     return Licence.objects.create(
         organization=organization,
         status=entry.status,
@@ -321,7 +322,7 @@ def channel_secrets(channel: Channel) -> list[bytes]:
         if key.kind == ChannelKey.Kind.HMAC and (key.retired_at is None or key.retired_at > now)
     ]
     keys.sort(key=lambda key: key.active_from, reverse=True)
-    return [signing.unseal(key.sealed_secret, aad=_place(channel, key.kid)) for key in keys]
+    return [signing.unseal(bytes(key.sealed_secret or b""), aad=_place(channel, key.kid)) for key in keys]
 
 
 def _add_secret(channel: Channel, secret: str | None, at: datetime.datetime) -> ChannelKey:

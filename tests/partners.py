@@ -96,9 +96,11 @@ class SandboxServer:
 class Partners:
     """Organizations of the test that the sandbox plays, and what the other side says about itself."""
 
-    def __init__(self, server: SandboxServer, config: Path, portal: str):
+    def __init__(
+        self, server: SandboxServer, config: Path, portal: str, known: dict[str, dict] | None = None
+    ):
         self.server, self._config, self.portal = server, config, portal
-        self._known: dict[str, dict] = {}
+        self._known = known or {}
         self._write()
 
     # --- who they are --------------------------------------------------------------------------------------------------
@@ -192,6 +194,10 @@ class Partners:
         rows = [row for row in self.held(subject=person.subject_id) if row["data_present"]]
         own = {code: set(known["services"]) for code, known in self._known.items()}
         return {row["organization"] for row in rows if row["service"] in own[row["organization"]]}
+
+    def plays(self, organization: Organization) -> bool:
+        """Whether the sandbox stands for it; others confirm by hand at the desk."""
+        return organization.code in self._known
 
     def effects(self, **filters: object) -> list[dict]:
         """Every message with its `arrivals` and `effects`; by `organization` (code) or `jti`."""

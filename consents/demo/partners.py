@@ -42,8 +42,9 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
             secret=secret, by=by, at=at,
         )  # fmt: skip
         key = ECKey.generate_key("P-256", parameters={"use": "sig", "alg": "ES256"})
-        public = {**key.as_dict(private=False), "kid": key.thumbprint()}
-        registry.add_public_key(channel=channel, kid=public["kid"], jwk=public, by=by, at=at)
+        kid = key.thumbprint()
+        public = {**key.as_dict(private=False), "kid": kid}
+        registry.add_public_key(channel=channel, kid=kid, jwk=public, by=by, at=at)
         client_id = f"{organization.code.lower()}-server"
         oauth.create_client(
             organization=organization, name=organization.name_en, secret=client_secret, scopes=SCOPES,
@@ -61,7 +62,7 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
             known[organization.code] = {
                 "name_ko": organization.name_ko, "name_en": organization.name_en, "is_operator": organization.is_operator,
                 "client_id": client_id, "client_secret": client_secret, "secret": secret,
-                "jwk": {**key.as_dict(private=True), "kid": public["kid"]},
+                "jwk": {**key.as_dict(private=True), "kid": kid},
                 "services": [service.client_id for service in organization.services.all()],
             }  # fmt: skip
     ledger.append(facts, by=by, at=at)

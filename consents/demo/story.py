@@ -13,6 +13,7 @@ import json
 import random
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from dateutil.relativedelta import relativedelta
 from django.conf import settings
@@ -43,9 +44,10 @@ class Calendar:
     """Acts by moment; what lies after `now` never happens."""
 
     def __init__(self, now: datetime.datetime):
-        self.now, self._heap, self._order = now, [], itertools.count()
+        self.now, self._order = now, itertools.count()
+        self._heap: list[tuple[datetime.datetime, int, Callable[[datetime.datetime], object]]] = []
 
-    def add(self, at: datetime.datetime, act: Callable[[datetime.datetime], None]) -> None:
+    def add(self, at: datetime.datetime, act: Callable[[datetime.datetime], object]) -> None:
         if at <= self.now:
             heapq.heappush(self._heap, (at, next(self._order), act))
 
@@ -205,7 +207,7 @@ class Story:
         """Evidence as the partner would send it: signed by its server, or confirmed by its clerk at the desk."""
         report = hashlib.sha256(f"{delivery.jti} {status}".encode()).hexdigest()
         address = f"https://{delivery.organization.code.lower()}.example/reports/{report[:16]}"
-        claims = {
+        claims: dict[str, Any] = {
             "iss": delivery.organization.code, "aud": settings.PORTAL_URL, "iat": int(at.timestamp()), "jti": str(uuid.uuid4()),
             "txn": str(delivery.txn), "delivery": str(delivery.jti), "subscription": str(delivery.subscription_id),
             "version": delivery.version, "status": status, "method": "deleted", "completed_at": int(at.timestamp()),

@@ -36,9 +36,8 @@ class StepForm(StrictForm):
     )
 
     def __init__(self, step: str, *args, **kwargs):
-        super().__init__(
-            *args, auto_id=f"{step}-%s", initial={"step": step, "back": "desk_delivery"}, **kwargs
-        )
+        kwargs |= {"auto_id": f"{step}-%s", "initial": {"step": step, "back": "desk_delivery"}}
+        super().__init__(*args, **kwargs)
         self.kind = step
 
 

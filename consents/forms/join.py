@@ -88,7 +88,7 @@ class AskForm(StrictForm):
     def __init__(self, *args, asked, strong: bool, **kwargs):
         super().__init__(*args, **kwargs)
         self.asked = asked
-        self.fields["months"].choices = asked.months
+        self.fields["months"].choices = asked.months  # type: ignore[attr-defined]  # a ChoiceField
         for row in asked.rows:
             if not row.required:
                 self.fields[f"item-{row.pk}"] = Tick()
@@ -106,7 +106,7 @@ class AskForm(StrictForm):
         terms = self.asked.offer.terms
         digests = {"ko": terms.digest_ko, "en": terms.digest_en}
         return self.data.get("terms") == str(terms.pk) and self.data.get("digest") == digests.get(
-            self.data.get("language")
+            str(self.data.get("language"))
         )
 
     def choices(self) -> list[lifecycle.Choice]:

@@ -82,11 +82,13 @@ CREATE TRIGGER a_never_change BEFORE UPDATE OR DELETE ON providers_terms FOR EAC
 ALTER TABLE providers_terms ENABLE ALWAYS TRIGGER a_never_change;
 
 CREATE FUNCTION published_items_never_change() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE owner uuid;
+DECLARE owners uuid[];
 BEGIN
-  IF TG_OP = 'INSERT' THEN owner := NEW.terms_id; ELSE owner := OLD.terms_id; END IF;
-  IF EXISTS (SELECT 1 FROM providers_terms WHERE id = owner AND state <> 'draft') THEN
-    RAISE EXCEPTION 'items of published terms % never change', owner
+  -- An item can neither leave published terms nor be moved into them.
+  IF TG_OP <> 'INSERT' THEN owners := owners || OLD.terms_id; END IF;
+  IF TG_OP <> 'DELETE' THEN owners := owners || NEW.terms_id; END IF;
+  IF EXISTS (SELECT 1 FROM providers_terms WHERE id = ANY (owners) AND state <> 'draft') THEN
+    RAISE EXCEPTION 'items of published terms % never change', owners
       USING ERRCODE = '23514', CONSTRAINT = 'published_items_never_change';
   END IF;
   IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
@@ -101,8 +103,11 @@ BEGIN
   RAISE EXCEPTION '% on % refused: append-only', TG_OP, TG_TABLE_NAME USING ERRCODE = '23514', CONSTRAINT = TG_TABLE_NAME || '_is_append_only';
 END $$;
 CREATE TRIGGER a_append_only BEFORE UPDATE OR DELETE ON consents_evidence FOR EACH ROW EXECUTE FUNCTION row_is_append_only();
+ALTER TABLE consents_evidence ENABLE ALWAYS TRIGGER a_append_only;
 CREATE TRIGGER a_append_only BEFORE UPDATE OR DELETE ON consents_lookup FOR EACH ROW EXECUTE FUNCTION row_is_append_only();
+ALTER TABLE consents_lookup ENABLE ALWAYS TRIGGER a_append_only;
 CREATE TRIGGER a_append_only BEFORE UPDATE OR DELETE ON providers_licence FOR EACH ROW EXECUTE FUNCTION row_is_append_only();
+ALTER TABLE providers_licence ENABLE ALWAYS TRIGGER a_append_only;
 """
 
 NO_GUARDS = r"""

@@ -11,7 +11,7 @@ from providers.ids import uuid7
 from providers.models import Organization
 
 
-class PersonManager(BaseUserManager):
+class PersonManager(BaseUserManager["Person"]):
     def create_user(self, email: str, password: str | None = None, **fields):
         """A new signed-in human. Without a password the person signs in by mailed code or passkey."""
         person = self.model(email=self.normalize_email(email).lower(), **fields)
@@ -44,7 +44,7 @@ class Person(AbstractBaseUser):
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
-    REQUIRED_FIELDS: list[str] = []
+    REQUIRED_FIELDS = []
 
     objects = PersonManager()
 

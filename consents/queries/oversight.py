@@ -157,12 +157,12 @@ def overdue(
 
 
 def _late(delivery: Delivery, *, at: datetime.datetime) -> Late:
-    subscription = delivery.subscription
+    subscription, due_at = delivery.subscription, delivery.due_at or delivery.created_at
     return Late(
         jti=delivery.jti, txn=delivery.txn, organization=delivery.organization, service=subscription.service,
         event=official.EVENTS.get(delivery.event, delivery.event), owed=official.OWED[duties.owed_step(delivery) or delivery.goal],
-        state=delivery.state, role=official.ROLES.get(delivery.role, delivery.role), created_at=delivery.created_at, due_at=delivery.due_at,
-        late=at - delivery.due_at if delivery.due_at < at else None, attempts=delivery.attempts,
+        state=delivery.state, role=official.ROLES.get(delivery.role, delivery.role), created_at=delivery.created_at, due_at=due_at,
+        late=at - due_at if due_at < at else None, attempts=delivery.attempts,
         last_error=delivery.last_error, subscription_id=subscription.pk,
         subject=signing.pseudonym(str(subscription.operator_id), str(delivery.person_id)),
     )  # fmt: skip

@@ -69,7 +69,7 @@ def service(request, slug):
     offer = queries.offer(found, on=on)
     context = {
         "service": found,
-        "status": found.operator_status or "",
+        "status": found.operator_status or "",  # type: ignore[attr-defined]  # annotated
         "terms": offer.terms,
         "items": offer.items,
         "scopes": offer.scopes,

@@ -7,5 +7,5 @@ from consents import access
 
 @access.signed_in
 def start(request):
-    home = {access.PERSON: "me", access.REGULATOR: "oversight", access.OPERATOR_ADMIN: "desk"}
-    return redirect(home[access.role(request.user)])
+    home = {access.REGULATOR: "oversight", access.OPERATOR_ADMIN: "desk"}
+    return redirect(home.get(access.role(request.user) or "", "me"))

@@ -59,9 +59,16 @@ def test_leaving_reaches_everybody_and_the_number_drops(partners, browser_of, re
 
     # The regulator sees all of it, and no name.
     inspector = browser_of(regulator)
-    page = inspector.open(f"/oversight/?operator={service.organization.code}")
-    for words in ("그만뒀어요", "지웠다"):
-        assert words in page.text
+    log = f"/oversight/?operator={service.organization.code}"
+    for typ in (
+        "subscription.ended",
+        "delivery.sent",
+        "delivery.received",
+        "delivery.stopped",
+        "erasure.confirmed",
+    ):
+        page = inspector.open(f"{log}&typ={typ}")
+        assert service.organization.name_ko in page.text.partition("정보주체(가명)")[2], typ
     assert person.email not in page.html and person.name not in page.html
     assert "늦은 처리가 없어요" in inspector.open("/oversight/overdue/").text
 

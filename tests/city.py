@@ -1,0 +1,100 @@
+"""The demo's city for tests: its invented people with their last year, in a database of their own, served on loopback.
+
+`city` serves it to one module, for tests that look at many pages of many people. The database is seeded once a session
+beside the usual test database and nothing is flushed in between: a test must leave it as it found it, and one that
+ends or joins something belongs on `live_server` with rows of its own.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection, connections
+from django.test import Client, override_settings
+from pytest_django.live_server_helper import LiveServer
+
+from consents.demo import partners as demo
+from consents.models import Person
+from providers import registry
+from tests.partners import Partners, SandboxServer
+
+PEOPLE = 40
+
+
+@dataclass
+class City:
+    """`url` of the portal; `partners` are the pretend organizations with what the history gave them."""
+
+    url: str
+    partners: Partners
+    folder: Path
+
+    def person(self, email: str) -> Person:
+        return Person.objects.get(email=email)
+
+    def session(self, email: str) -> str:
+        """The session cookie of somebody who signed in."""
+        client = Client()
+        client.force_login(self.person(email), backend="allauth.account.auth_backends.AuthenticationBackend")
+        return client.cookies["sid"].value
+
+
+@contextlib.contextmanager
+def _in_database(name: str) -> Iterator[None]:
+    """Every connection of this process goes to the database `name`."""
+    given = connections.settings["default"]
+    usual = given["NAME"]
+    connections.close_all()
+    given["NAME"] = connection.settings_dict["NAME"] = name
+    try:
+        yield
+    finally:
+        connections.close_all()
+        given["NAME"] = connection.settings_dict["NAME"] = usual
+
+
+@pytest.fixture(scope="session")
+def seeded(django_db_setup, django_db_blocker, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The name of the seeded database, and the folder with its keys and the files of the sandbox."""
+    folder = tmp_path_factory.mktemp("city")
+    usual = connection.settings_dict["NAME"]
+    name = f"{usual}_city"
+    with django_db_blocker.unblock():
+        connections.close_all()
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [usual]
+            )
+            cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
+            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{usual}"')
+        with _in_database(name), override_settings(PORTAL_KEYS_DIR=folder / "keys"):
+            registry.load_policy()  # a test before may have emptied the tables
+            call_command("seed", people=PEOPLE)
+    yield name, folder
+    with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="module")
+def city(seeded, django_db_blocker) -> Iterator[City]:
+    """The city's portal and its sandbox, running until the module's end."""
+    name, folder = seeded
+    cache.clear()
+    with django_db_blocker.unblock(), _in_database(name):
+        portal = LiveServer("127.0.0.1")
+        sandbox = SandboxServer(config=folder / "sandbox.json", database=folder / "sandbox.sqlite3")
+        try:
+            with override_settings(
+                PORTAL_KEYS_DIR=folder / "keys", PORTAL_URL=portal.url, SANDBOX_URL=sandbox.address
+            ):
+                demo.reconnect()
+                known = json.loads((folder / "sandbox.json").read_text())["organizations"]
+                yield City(portal.url, Partners(sandbox, folder / "sandbox.json", portal.url, known), folder)
+        finally:
+            sandbox.stop()
+            portal.stop()
