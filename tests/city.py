@@ -1,12 +1,13 @@
 """The demo's city for tests: its invented people with their last year, in a database of their own, served on loopback.
 
-`city` serves it to one module, for tests that look at many pages of many people. The database is seeded once a session
-beside the usual test database and nothing is flushed in between: a test must leave it as it found it, and one that
-ends or joins something belongs on `live_server` with rows of its own.
+`city` serves it to one module, for tests that look at many pages of many people. The database is migrated and seeded once
+a session beside the usual test database, and nothing is flushed in between: a test must leave it as it found it and
+takes no database fixture; one that ends or joins something belongs on `live_server` with rows of its own.
 """
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from pytest_django.live_server_helper import LiveServer
 
 from consents.demo import partners as demo
 from consents.models import Person
-from providers import registry
 from tests.partners import Partners, SandboxServer
 
 PEOPLE = 40
@@ -59,25 +59,18 @@ def _in_database(name: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def seeded(django_db_setup, django_db_blocker, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+def seeded(django_test_environment, django_db_blocker, tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """The name of the seeded database, and the folder with its keys and the files of the sandbox."""
-    folder = tmp_path_factory.mktemp("city")
-    usual = connection.settings_dict["NAME"]
-    name = f"{usual}_city"
+    folder, name = tmp_path_factory.mktemp("city"), f"test_city_{os.getpid()}"
     with django_db_blocker.unblock():
-        connections.close_all()
         with connection._nodb_cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [usual]
-            )
-            cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
-            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{usual}"')
+            cursor.execute(f'CREATE DATABASE "{name}"')
         with _in_database(name), override_settings(PORTAL_KEYS_DIR=folder / "keys"):
-            registry.load_policy()  # a test before may have emptied the tables
+            call_command("migrate", verbosity=0)
             call_command("seed", people=PEOPLE)
     yield name, folder
     with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="module")

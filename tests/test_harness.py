@@ -118,7 +118,7 @@ def test_the_database_finds_korean_text():
 
 
 @pytest.mark.django_db
-def test_readiness_names_what_is_missing(client, settings):
+def test_readiness_names_what_is_missing(own_pages, client, settings):
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz")
     assert (ready.status_code, set(ready.json().values())) == (200, {"ok"})

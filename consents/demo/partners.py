@@ -10,9 +10,8 @@ from pathlib import Path
 from django.conf import settings
 from joserfc.jwk import ECKey
 
-from consents import ledger, oauth
+from consents import oauth, publishing
 from consents.actors import Actor
-from consents.ledger import Fact
 from consents.models import Consent
 from providers import registry, signing
 from providers.models import Channel, Organization
@@ -33,7 +32,7 @@ def address(code: str) -> str:
 def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
     """Open every invented organization's channel, register its key and client; writes sandbox.json. Returns the keys."""
     protocols = {row["code"]: row["channel"] for row in registry.fictional()["organizations"]}
-    known, keys, facts = {}, {}, []
+    known, keys, opened = {}, {}, []
     for organization in Organization.objects.filter(is_fictional=True).prefetch_related("services"):
         protocol = protocols[organization.code]
         secret, client_secret = signing.new_webhook_secret(), secrets.token_urlsafe(32)
@@ -51,13 +50,7 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
             redirect_uris=[f"https://{organization.code.lower()}.example/back"], client_id=client_id, by=by, at=at,
         )  # fmt: skip
         keys[organization.code] = key
-        facts.append(
-            Fact(
-                "channel.opened",
-                party=organization,
-                fields={"opr": organization.code, "who": by.kind, "after": protocol},
-            )
-        )
+        opened.append(channel)
         if protocol == "native":
             known[organization.code] = {
                 "name_ko": organization.name_ko, "name_en": organization.name_en, "is_operator": organization.is_operator,
@@ -65,7 +58,7 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
                 "jwk": {**key.as_dict(private=True), "kid": kid},
                 "services": [service.client_id for service in organization.services.all()],
             }  # fmt: skip
-    ledger.append(facts, by=by, at=at)
+    publishing.note_channels(opened, by=by, at=at)
     write_private(folder() / "sandbox.json", {"portal": settings.PORTAL_URL, "organizations": known})
     return keys
 

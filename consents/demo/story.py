@@ -19,7 +19,7 @@ from dateutil.relativedelta import relativedelta
 from django.conf import settings
 from joserfc import jws
 
-from consents import answers, lifecycle, propagation, reconciliation, speedbump
+from consents import answers, lifecycle, propagation, publishing, reconciliation, speedbump
 from consents.actors import Actor
 from consents.ledger.entries import SEOUL
 from consents.models import Delivery, EndReason, Evidence, Person, Subscription
@@ -339,15 +339,28 @@ class Story:
             published = datetime.datetime.fromisoformat(f"{row['terms']['published_on']}T09:00:00+09:00")
             self.calendar.add(
                 max(published, self.now - relativedelta(years=1)),
-                lambda at: registry.load_fictional(until=at.astimezone(SEOUL).date(), at=at),
+                self._publishes,
             )
         for organization in Organization.objects.filter(is_fictional=True, is_operator=True):
             for licence in organization.licences.all():
                 morning = datetime.datetime.combine(licence.effective_on, datetime.time(0, 5), tzinfo=SEOUL)
+                if morning > self.now - relativedelta(years=1):
+                    self.calendar.add(morning, self._decides(licence))
                 if licence.status in ("surrendered", "cancelled"):
                     self.calendar.add(morning, self._closes(organization))
                 elif licence.status == "suspended":
                     self.calendar.add(morning, self._suspends(organization))
+
+    def _publishes(self, at: datetime.datetime) -> None:
+        before = set(Terms.objects.filter(state=Terms.State.PUBLISHED).values_list("pk", flat=True))
+        registry.load_fictional(until=at.astimezone(SEOUL).date(), at=at)
+        terms = Terms.objects.select_related("service__organization")
+        retired = terms.filter(pk__in=before, state=Terms.State.RETIRED)
+        published = terms.filter(state=Terms.State.PUBLISHED).exclude(pk__in=before)
+        publishing.note_terms(published, by=SYSTEM, at=at, retired=retired)
+
+    def _decides(self, licence):
+        return lambda at: publishing.note_licences([licence], by=SYSTEM, at=at)
 
     def _closes(self, organization):
         def act(at):

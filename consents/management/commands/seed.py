@@ -15,12 +15,12 @@ from django.db import transaction
 from django.utils import timezone
 from tqdm import tqdm
 
-from consents import accounts
+from consents import accounts, publishing
 from consents.actors import Actor
 from consents.demo import cast, partners, story
 from consents.models import Member, Person
 from providers import register, registry
-from providers.models import Organization, Service
+from providers.models import Licence, Organization, Service, Terms
 
 
 class Command(BaseCommand):
@@ -80,8 +80,13 @@ class Command(BaseCommand):
         registry.load_policy()
         registry.load_scopes()
         rows = list(register.read(registry.DATA / "registry.csv"))
-        registry.import_register(rows, at=now)
-        registry.load_fictional(until=(now - relativedelta(years=1)).date(), at=now)
+        start = now - relativedelta(years=1, days=1)
+        report = registry.import_register(rows, at=now)
+        registry.load_fictional(until=start.date(), at=now)
+        terms = Terms.objects.select_related("service__organization").filter(state=Terms.State.PUBLISHED)
+        publishing.note_terms(terms, by=story.SYSTEM, at=start)
+        known = Licence.objects.select_related("organization").filter(effective_on__lte=start)
+        publishing.note_licences({*report.licences, *known}, by=story.SYSTEM, at=start)
         # Open for the story, so that people can join what has closed since; `_close_services` sets the end of it.
         registry.set_service_states(
             dict.fromkeys(

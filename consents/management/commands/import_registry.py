@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 from django.utils import timezone
 
+from consents import publishing
+from consents.actors import Actor
 from providers import register, registry
 from providers.models.organizations import Sector
 
@@ -45,7 +48,11 @@ Example:
             raise CommandError(str(error)) from error
         except OSError as error:
             raise CommandError(f"cannot read {file}: {error.strerror or error}") from error
-        report = registry.import_register(rows, at=timezone.now(), dry_run=dry_run)
+        by, at = Actor.system("import_registry"), timezone.now()
+        with transaction.atomic():
+            report = registry.import_register(rows, by=by, at=at, dry_run=dry_run)
+            if not dry_run:
+                publishing.note_licences(report.licences, by=by, at=at)
         self.stdout.write(
             f"{report.created} rows added, {report.unchanged} already known, {len(report.refused)} refused"
             + (" (dry run: nothing was kept)" if dry_run else "")

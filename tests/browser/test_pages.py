@@ -1,0 +1,211 @@
+"""Every page, as the demo fills it: readable for everybody, on every width, in both languages, without a complaint."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from consents.models import Consent, ConsentRequest, Delivery, EntryIndex, Subscription
+from tests.browser.conftest import NARROW, WIDE, ZOOMED, Errors, context_of, sideways, violations
+
+pytestmark = pytest.mark.browser
+
+SEVEN, NONE, YOUNG = "haneul@portal.example", "saebyeok@portal.example", "bom@portal.example"
+REGULATOR, DESK, DESK2 = "regulator@portal.example", "desk@portal.example", "desk2@portal.example"
+
+
+def own(slug: str, rest: str = "") -> Callable[[Any], str]:
+    """A page of the seven's subscription to a service."""
+
+    def address(city) -> str:
+        found = Subscription.objects.filter(person__email=SEVEN, service__slug=slug).latest("joined_at")
+        return f"/me/subscriptions/{found.pk}/{rest}"
+
+    return address
+
+
+def ask(slug: str, email: str) -> Callable[[Any], str]:
+    from consents import speedbump
+    from consents.views.join import note_of_seeing
+    from providers.models import Service
+
+    def address(city) -> str:
+        note = note_of_seeing(city.person(email), Service.objects.get(slug=slug), speedbump.INFORM)
+        return f"/services/{slug}/join/ask/?seen={note}"
+
+    return address
+
+
+def running_consent(city) -> str:
+    consent = Consent.objects.filter(person__email=SEVEN, state="active", required=False).earliest(
+        "granted_at"
+    )
+    return f"/me/consents/{consent.pk}/withdraw/"
+
+
+def any_entry(city) -> str:
+    return f"/oversight/entries/{EntryIndex.objects.filter(typ='subscription.ended').latest('seq').event_id}/"
+
+
+def desk_task(email: str) -> Callable[[Any], str]:
+    def address(city) -> str:
+        organization = city.person(email).member.organization
+        return f"/desk/deliveries/{Delivery.objects.filter(organization=organization).latest('pk').jti}/"
+
+    return address
+
+
+def lodged(city) -> str:
+    return f"/requests/{ConsentRequest.objects.latest('pk').pk}/"
+
+
+def pages() -> dict[str, tuple[str | None, str | Callable[[Any], str], int]]:
+    """Name → whose page, its address, the status it answers."""
+    return {
+        "home": (None, "/", 200),
+        "operators": (None, "/operators/", 200),
+        "operators, nothing found": (None, "/operators/?q=%EC%97%86%EB%8A%94", 200),
+        "operator": (None, "/operators/FTDURU9001/", 200),
+        "services": (None, "/services/", 200),
+        "service": (None, "/services/durumi-ledger/", 200),
+        "sign in": (None, "/accounts/login/", 200),
+        "sign in by code": (None, "/accounts/login/code/", 200),
+        "sign up": (None, "/accounts/signup/", 200),
+        "sign up by passkey": (None, "/accounts/signup/passkey/", 200),
+        "reset": (None, "/accounts/password/reset/", 200),
+        "api docs": (None, "/api/docs/", 200),
+        "api problems": (None, "/api/docs/problems", 200),
+        "not found": (None, "/nowhere/", 404),
+        "home of a person": (SEVEN, "/", 200),
+        "me": (SEVEN, "/me/", 200),
+        "me, nobody yet": (NONE, "/me/", 200),
+        "subscription": (SEVEN, own("durumi-ledger"), 200),
+        "subscription, erased": (SEVEN, own("shopping-insight"), 200),
+        "subscription, still held": (SEVEN, own("phone-plan"), 200),
+        "end": (SEVEN, own("durumi-ledger", "end/"), 200),
+        "withdraw": (SEVEN, running_consent, 200),
+        "certificate": (SEVEN, own("shopping-insight", "certificate/"), 200),
+        "no certificate": (SEVEN, own("durumi-ledger", "certificate/"), 404),
+        "receipt": (SEVEN, own("durumi-ledger", "receipt/"), 200),
+        "terms": (SEVEN, own("durumi-ledger", "terms/"), 200),
+        "history": (SEVEN, "/me/history/", 200),
+        "history of a day": (SEVEN, "/me/history/?on=2026-10-01", 200),
+        "notices": (SEVEN, "/me/notices/", 200),
+        "account": (SEVEN, "/me/account/", 200),
+        "speed bump": (SEVEN, "/services/spare-change/join/", 200),
+        "speed bump, first": (NONE, "/services/durumi-ledger/join/", 200),
+        "ask": (SEVEN, ask("durumi-ledger", NONE), 200),
+        "ask of the young": (YOUNG, ask("durumi-ledger", YOUNG), 200),
+        "e-mail addresses": (SEVEN, "/accounts/email/", 200),
+        "second factors": (SEVEN, "/accounts/2fa/", 200),
+        "sessions": (SEVEN, "/accounts/sessions/", 200),
+        "sign out": (SEVEN, "/accounts/logout/", 200),
+        "not for this role": (SEVEN, "/oversight/", 403),
+        "oversight": (REGULATOR, "/oversight/", 200),
+        "oversight, wrong filter": (REGULATOR, "/oversight/?operator=nobody", 400),
+        "entry": (REGULATOR, any_entry, 200),
+        "overdue": (REGULATOR, "/oversight/overdue/", 200),
+        "desk": (DESK, "/desk/", 200),
+        "desk by hand": (DESK2, "/desk/", 200),
+        "desk deliveries": (DESK, "/desk/deliveries/", 200),
+        "desk delivery": (DESK2, desk_task(DESK2), 200),
+    }
+
+
+PAGES = pages()
+PAGES["ask"] = (NONE, PAGES["ask"][1], 200)
+IN_ENGLISH_TOO = [
+    "home", "service", "sign in", "sign up", "me", "subscription, still held", "end", "certificate", "history", "notices",
+    "speed bump", "ask", "oversight", "entry", "overdue", "desk by hand", "not found",
+]  # fmt: skip
+
+
+class Windows:
+    """One window for each person and language, kept open over the module."""
+
+    def __init__(self, browser, city):
+        self._browser, self._city = browser, city
+        self._open: dict[tuple[str | None, str], Page] = {}
+        self.errors = Errors()
+
+    def of(self, email: str | None, language: str) -> Page:
+        if (email, language) not in self._open:
+            session = self._city.session(email) if email else None
+            context = context_of(self._browser, self._city.url, session, language=language)
+            page = self._open[email, language] = context.new_page()
+            self.errors.watch(page)
+        self.errors.clear()
+        return self._open[email, language]
+
+    def close(self) -> None:
+        for page in self._open.values():
+            page.context.close()
+
+
+@pytest.fixture(scope="module")
+def windows(browser, city) -> Iterator[Windows]:
+    opened = Windows(browser, city)
+    yield opened
+    opened.close()
+
+
+def visit(windows: Windows, city, name: str, language: str) -> Page:
+    """Open a page and check what holds for every page; what is wrong is told all at once."""
+    email, address, status = PAGES[name]
+    page = windows.of(email, language)
+    page.set_viewport_size(WIDE)
+    answer = page.goto(address if isinstance(address, str) else address(city))
+    wrong = []
+    if answer.status != status:
+        wrong.append(f"{page.url} answers {answer.status}")
+    if answer.headers.get("x-frame-options") != "DENY":
+        wrong.append("x-frame-options is not DENY")
+    if "frame-ancestors 'none'" not in answer.headers.get("content-security-policy", ""):
+        wrong.append("the content security policy lets others frame the page")
+    if page.get_attribute("html", "lang") != language:
+        wrong.append(f"<html lang> is {page.get_attribute('html', 'lang')}")
+    if page.locator("h1").count() != 1:
+        wrong.append(f"{page.locator('h1').count()} h1")
+    for size in (NARROW, ZOOMED):
+        page.set_viewport_size(size)
+        wrong += [f"{size['width']} px: {part}" for part in sideways(page)]
+    page.set_viewport_size(WIDE)
+    told = [text for text in windows.errors if not (status >= 400 and "Failed to load resource" in text)]
+    assert not wrong + told, "\n".join(wrong + told)
+    return page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_fit_for_everybody(windows, city, name):
+    page = visit(windows, city, name, "ko")
+    found = violations(page)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", IN_ENGLISH_TOO)
+def test_every_page_is_fit_for_everybody_in_english(windows, city, name):
+    page = visit(windows, city, name, "en")
+    found = violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_every_page_of_the_site_is_looked_at():
+    """A page that is added to the site is added here as well."""
+    from django.urls import get_resolver
+
+    fragments_and_actions = {
+        "set_language", "start", "decline_request", "end_several", "tracker", "erase", "pause", "resume", "erase_consent",
+        "answer_notice", "reveal", "confirm_delivery", "healthz", "readyz", "consent_request",
+    }  # fmt: skip
+    ours = {
+        pattern.name
+        for pattern in get_resolver().url_patterns
+        if getattr(pattern, "name", None) and pattern.name not in fragments_and_actions
+    }
+    looked_at = {
+        "home", "operators", "operator", "services", "service", "join", "ask", "me", "subscription", "end", "certificate",
+        "receipt", "terms", "withdraw", "history", "notices", "account", "oversight", "entry", "overdue", "desk",
+        "desk_deliveries", "desk_delivery",
+    }  # fmt: skip
+    assert ours == looked_at

@@ -1,0 +1,690 @@
+"""The life of a delivery: owed, claimed, sent, recorded; and the message itself, checked by other people's libraries."""
+
+import base64
+import datetime
+import json
+import threading
+import time
+import uuid
+
+import jwt
+import psycopg
+import pytest
+import standardwebhooks
+from django.db import connection, transaction
+
+from consents import answers, jobs, ledger, lifecycle, messages, propagation
+from consents.actors import Actor
+from consents.models import Delivery, EntryIndex, LedgerEntry
+from providers import outbound, signing
+from providers.models import Channel
+from providers.wires import Outcome, native
+from tests import factories
+from tests.receivers import receiving
+
+pytestmark = pytest.mark.django_db
+State = Delivery.State
+SECOND = datetime.timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+def keys(settings, tmp_path_factory):
+    settings.PORTAL_KEYS_DIR = tmp_path_factory.getbasetemp() / "propagation-keys"
+
+
+@pytest.fixture
+def receiver(settings):
+    with receiving(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def service():
+    return factories.offered()
+
+
+def everybody(service) -> list:
+    """The operator, its two sources and the third party."""
+    items = service.terms.get(state="published").items.all()
+    return [service.organization, *(i.source or i.recipient for i in items if i.source or i.recipient)]
+
+
+@pytest.fixture
+def wired(service, receiver):
+    """Everybody who will be told has a native channel to the receiver."""
+    receiver.connect(*everybody(service))
+    return receiver
+
+
+@pytest.fixture
+def channels(service):
+    """Native channels to an address that nobody is going to call: for claim and record without a wire."""
+    for organization in everybody(service):
+        factories.ChannelFactory(organization=organization, protocol="native", address="https://nobody.example/hook")
+
+
+@pytest.fixture
+def subscription(person, service, channels, now):
+    return factories.joined(person, service, now)
+
+
+def operators(subscription, **filters) -> Delivery:
+    return subscription.deliveries.filter(role="operator", **filters).latest("pk")
+
+
+def claimed(delivery, *, at) -> Delivery:
+    """The row as the worker that claimed it has it in its hands."""
+    return next(row for row in propagation.claim(at=at, limit=50) if row.pk == delivery.pk)
+
+
+def sent(*deliveries, at):
+    """These are out of the way."""
+    Delivery.objects.filter(pk__in=[d.pk for d in deliveries]).update(state="sent", sent_at=at, next_at=None)
+
+
+# --- owe -----------------------------------------------------------------------------------------------------------------
+
+
+def test_one_delivery_for_each_party_with_one_act_id(subscription, now):
+    rows = list(subscription.deliveries.all())
+    assert len({row.txn for row in rows}) == 1 and len({row.jti for row in rows}) == len(rows) == 3
+    assert {(row.state, row.next_at, row.attempts) for row in rows} == {("queued", now, 0)}
+
+
+def test_an_organization_without_an_open_channel_is_told_at_its_desk(person, now):
+    subscription = factories.joined(person, at=now)
+    assert set(subscription.deliveries.values_list("state", "next_at")) == {("manual", None)}
+    assert propagation.claim(at=now, limit=50) == []
+
+
+def test_a_desk_is_never_called(person, service, now):
+    factories.ChannelFactory(organization=service.organization)
+    assert operators(factories.joined(person, service, now)).state == "manual"
+
+
+def test_who_started_it_is_not_called_back(subscription, service, now):
+    lifecycle.leave(subscription, erase=True, by=Actor.organization(service.organization), at=now, reason="operator_closed")
+    told = subscription.deliveries.filter(event="subscription-ended")
+    assert sorted(told.values_list("role", flat=True)) == ["recipient", "source", "source"]
+
+
+def test_nothing_is_owed_when_the_act_is_rolled_back(person, service, channels, now):
+    with pytest.raises(RuntimeError), transaction.atomic():
+        factories.joined(person, service, now)
+        raise RuntimeError
+    assert not Delivery.objects.exists() and not EntryIndex.objects.filter(person=person).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_dead_broker_delays_no_act(person, service, channels, me, now, monkeypatch, settings):
+    """The doorbell is a comfort: the row is the queue."""
+    from celery import current_app
+
+    monkeypatch.setitem(current_app.conf, "broker_url", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
+    current_app.pool.force_close_all()
+    monkeypatch.setattr(current_app, "_pool", None)
+    before = time.monotonic()
+    subscription = factories.joined(person, service, now)
+    assert time.monotonic() - before < 1
+    assert subscription.deliveries.filter(state="queued").count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_doorbell_rings_after_the_commit_and_carries_nothing(person, service, channels, monkeypatch, now):
+    rung = []
+    monkeypatch.setattr(
+        propagation.current_app, "send_task", lambda *a, **k: rung.append((a, k, connection.in_atomic_block))
+    )
+    with transaction.atomic():
+        factories.joined(person, service, now)
+        assert rung == []
+    ((args, options, inside),) = rung
+    assert args == (jobs.deliver.name,) and not inside
+    assert "args" not in options and "kwargs" not in options
+    assert options["retry"] is False
+
+
+# --- claim ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_leases_the_row_and_counts_the_try(subscription, now):
+    rows = propagation.claim(at=now, limit=50)
+    assert len(rows) == 3
+    for row in rows:
+        assert row.attempts == 1 and row.lease_token and row.lease_until == now + 45 * SECOND
+    assert propagation.claim(at=now, limit=50) == []
+
+
+def test_what_is_not_due_is_left_alone(subscription, now):
+    assert propagation.claim(at=now - SECOND, limit=50) == []
+
+
+def test_the_limit_is_kept_and_the_oldest_goes_first(person, service, channels, me, now):
+    other = factories.joined(factories.PersonFactory(), service, now - 60 * SECOND)
+    factories.joined(person, service, now)
+    first = propagation.claim(at=now, limit=2)
+    assert len(first) == 2 and {row.subscription_id for row in first} == {other.pk}
+
+
+def test_an_expired_lease_is_claimed_again_with_another_token(subscription, now):
+    delivery = operators(subscription)
+    mine = claimed(delivery, at=now)
+    assert delivery.pk not in {row.pk for row in propagation.claim(at=now + 44 * SECOND, limit=50)}
+    theirs = claimed(delivery, at=now + 46 * SECOND)
+    assert theirs.lease_token != mine.lease_token and theirs.attempts == 2
+
+
+def test_one_organization_gets_only_so_many_at_once(service, channels, now):
+    for _ in range(propagation.PER_ORGANIZATION + 3):
+        factories.joined(factories.PersonFactory(), service, now)
+    rows = propagation.claim(at=now, limit=1000)
+    by_operator = [row for row in rows if row.organization_id == service.organization_id]
+    assert len(by_operator) == propagation.PER_ORGANIZATION
+
+
+def test_messages_to_one_party_about_one_subscription_go_in_order(subscription, me, now):
+    consent = subscription.consents.filter(kind="transfer").first()
+    lifecycle.pause(consent, by=me, at=now + SECOND)
+    lifecycle.resume(consent, by=me, at=now + 2 * SECOND)
+    later = now + 60 * SECOND
+    seen = []
+    for _ in range(3):
+        rows = propagation.claim(at=later, limit=50)
+        (row,) = [row for row in rows if row.role == "operator"]
+        seen.append(row.event)
+        for one in rows:
+            propagation.record(one, Outcome(verdict="sent", status=200), at=later)
+    assert seen == ["consent-granted", "consent-paused", "consent-resumed"]
+
+
+def test_a_stop_waits_for_nobody_elses_messages(subscription, service, now, me):
+    """Order is kept per subscription and party, not across them."""
+    sent(*subscription.deliveries.all(), at=now)
+    other = factories.joined(factories.PersonFactory(), service, now)
+    Delivery.objects.filter(subscription=other).update(state="retrying", next_at=now + datetime.timedelta(hours=5))
+    lifecycle.leave(subscription, erase=True, by=me, at=now)
+    assert len(propagation.claim(at=now, limit=50)) == 4
+
+
+def test_a_stop_pulls_earlier_messages_forward(subscription, me, now):
+    delivery = operators(subscription)
+    Delivery.objects.filter(pk=delivery.pk).update(state="retrying", next_at=now + datetime.timedelta(hours=20), attempts=11)
+    lifecycle.withdraw(subscription.consents.filter(kind="transfer").first(), erase=False, by=me, at=now)
+    delivery.refresh_from_db()
+    assert (delivery.next_at, delivery.attempts) == (now, 0)
+    assert claimed(delivery, at=now).event == "consent-granted"
+
+
+def test_an_end_overtakes_undelivered_grants(subscription, me, now):
+    grants = list(subscription.deliveries.all())
+    held = claimed(grants[0], at=now)
+    lifecycle.leave(subscription, erase=True, by=me, at=now + SECOND)
+    for grant in grants:
+        grant.refresh_from_db()
+        assert (grant.state, grant.overtaken, grant.lease_token, grant.due_at) == ("checking", True, None, None)
+    assert not propagation.record(held, Outcome(verdict="sent", status=200), at=now + 2 * SECOND)
+    assert {row.event for row in propagation.claim(at=now + SECOND, limit=50)} == {"subscription-ended"}
+
+
+def test_an_end_overtakes_no_stop(subscription, me, now):
+    """A withdrawal that is still on its way is told too: it may have been promised to somebody."""
+    consent = subscription.consents.filter(kind="transfer").first()
+    lifecycle.withdraw(consent, erase=False, by=me, at=now)
+    lifecycle.leave(subscription, erase=True, by=me, at=now + SECOND)
+    withdrawal = operators(subscription, event="consent-withdrawn")
+    assert (withdrawal.state, withdrawal.overtaken) == ("queued", False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_in_another_workers_hands_is_skipped_not_waited_for(person, service, channels, now):
+    subscription = factories.joined(person, service, now)
+    held = operators(subscription)
+    with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
+        other.execute("SELECT 1 FROM consents_delivery WHERE id = %s FOR UPDATE", [held.pk])
+        before = time.monotonic()
+        rows = propagation.claim(at=now, limit=50)
+        assert time.monotonic() - before < 1
+    assert len(rows) == 2 and held.pk not in {row.pk for row in rows}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_at_once_never_claim_the_same_row(service, channels, now):
+    for _ in range(12):
+        factories.joined(factories.PersonFactory(), service, now)
+    start, got = threading.Barrier(8), []
+
+    def work():
+        try:
+            start.wait(timeout=10)
+            for _ in range(6):
+                got.extend(row.pk for row in propagation.claim(at=now, limit=5))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(got) == len(set(got)) and len(got) >= 24
+
+
+# --- record --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_message_is_sent_and_logged(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    assert propagation.record(row, Outcome(verdict="sent", status=202), at=now + SECOND)
+    row.refresh_from_db()
+    assert (row.state, row.sent_at, row.http_status, row.lease_token) == ("sent", now + SECOND, 202, None)
+    entry = EntryIndex.objects.get(jti=row.jti, typ="delivery.sent")
+    assert ledger.disclosed([entry.event_id])[entry.event_id]["sta"] == "sent"
+
+
+def test_a_stale_lease_writes_nothing(subscription, now):
+    delivery = operators(subscription)
+    stale = claimed(delivery, at=now)
+    fresh = claimed(delivery, at=now + 46 * SECOND)
+    before = LedgerEntry.objects.count()
+    assert not propagation.record(stale, Outcome(verdict="refused", status=400), at=now + 47 * SECOND)
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.lease_token, delivery.http_status) == ("queued", fresh.lease_token, None)
+    assert LedgerEntry.objects.count() == before
+    assert propagation.record(fresh, Outcome(verdict="sent", status=200), at=now + 48 * SECOND)
+
+
+def test_the_same_outcome_twice_is_written_once(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    assert propagation.record(row, Outcome(verdict="sent", status=200), at=now)
+    assert not propagation.record(row, Outcome(verdict="sent", status=200), at=now)
+    assert EntryIndex.objects.filter(jti=row.jti, typ="delivery.sent").count() == 1
+
+
+@pytest.mark.parametrize("outcome", ["sent", "retry", "refused", "gone", "check", "blocked", "key"])
+def test_an_acknowledgement_before_our_own_call_returns_stands(subscription, now, outcome):
+    row = claimed(operators(subscription), at=now)
+    answers.acknowledge(row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now)
+    assert not propagation.record(row, Outcome(verdict=outcome), at=now + SECOND)
+    row.refresh_from_db()
+    assert (row.state, row.received_at, row.sent_at) == ("received", now, now)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state", "typ"),
+    [
+        ("sent", "sent", "delivery.sent"), ("check", "checking", None), ("refused", "dead", "delivery.dead"),
+        ("gone", "dead", "delivery.dead"), ("retry", "retrying", None), ("blocked", "retrying", None), ("key", "retrying", None),
+        ("a verdict nobody foresaw", "retrying", None),
+    ],
+)  # fmt: skip
+def test_what_each_verdict_does(subscription, now, verdict, state, typ):
+    row = claimed(operators(subscription), at=now)
+    propagation.record(row, Outcome(verdict=verdict, detail="why"), at=now)
+    row.refresh_from_db()
+    assert (row.state, row.last_error, row.lease_token) == (state, "why", None)
+    logged = EntryIndex.objects.filter(jti=row.jti).values_list("typ", flat=True)
+    assert list(logged) == ([typ] if typ else [])
+
+
+def test_the_tries_follow_the_schedule_and_end(subscription, now):
+    """Fourteen tries, each wait within ±20 % of the schedule; then a human."""
+    row, at, waits = operators(subscription), now, []
+    while row.state in ("queued", "retrying"):
+        row = claimed(row, at=at)
+        propagation.record(row, Outcome(verdict="retry", status=503), at=at)
+        row.refresh_from_db()
+        if row.next_at:
+            waits.append((row.next_at - at).total_seconds())
+            at = row.next_at
+    assert row.state == "dead" and row.attempts == 14 and len(waits) == len(propagation.RETRY_AFTER) == 13
+    for wait, planned in zip(waits, propagation.RETRY_AFTER, strict=True):
+        assert 0.8 * planned <= wait <= 1.2 * planned
+    assert sum(propagation.RETRY_AFTER) > 75 * 3600
+    assert EntryIndex.objects.filter(jti=row.jti, typ="delivery.dead").count() == 1
+    assert row.due_at, "a dead delivery is still overdue"
+
+
+def test_retries_are_spread(service, channels, now):
+    for _ in range(propagation.PER_ORGANIZATION):
+        factories.joined(factories.PersonFactory(), service, now)
+    rows = propagation.claim(at=now, limit=50)
+    for row in rows:
+        propagation.record(row, Outcome(verdict="retry"), at=now)
+    assert len(set(Delivery.objects.values_list("next_at", flat=True))) > len(rows) / 2
+
+
+def test_retry_after_is_honoured_when_it_is_longer(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    propagation.record(row, Outcome(verdict="retry", status=429, retry_after=900), at=now)
+    row.refresh_from_db()
+    assert row.next_at == now + 900 * SECOND
+
+
+def test_retry_after_does_not_shorten_the_wait(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    propagation.record(row, Outcome(verdict="retry", status=429, retry_after=0), at=now)
+    row.refresh_from_db()
+    assert row.next_at >= now + 4 * SECOND
+
+
+def test_a_forbidden_address_is_tried_again_in_ten_minutes(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    propagation.record(row, Outcome(verdict="blocked", detail="10.0.0.1 is not an address of the public internet"), at=now)
+    row.refresh_from_db()
+    assert row.next_at == now + datetime.timedelta(minutes=10) and "10.0.0.1" in row.last_error
+
+
+def test_an_unknown_key_is_waited_for_an_hour_at_most(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    propagation.record(row, Outcome(verdict="key", status=400), at=now + datetime.timedelta(minutes=59))
+    row.refresh_from_db()
+    assert row.state == "retrying"
+    row = claimed(row, at=row.next_at)
+    propagation.record(row, Outcome(verdict="key", status=400), at=now + datetime.timedelta(minutes=61))
+    row.refresh_from_db()
+    assert row.state == "dead"
+
+
+def test_a_dead_delivery_comes_alive_when_it_is_acknowledged(subscription, now):
+    row = claimed(operators(subscription), at=now)
+    propagation.record(row, Outcome(verdict="refused", status=403), at=now)
+    answers.acknowledge(row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now)
+    row.refresh_from_db()
+    assert row.state == "received"
+
+
+# --- the whole way, over HTTP ----------------------------------------------------------------------------------------------
+
+
+def clock(at):
+    return lambda: at
+
+
+def test_everybody_is_told_once(wired, service, person, now):
+    subscription = factories.joined(person, service, now)
+    assert propagation.deliver_due(now=clock(now)) == 3
+    assert set(subscription.deliveries.values_list("state", flat=True)) == {"sent"}
+    assert sorted(a.id for a in wired.arrivals) == sorted(str(d.jti) for d in subscription.deliveries.all())
+    assert propagation.deliver_due(now=clock(now)) == 0
+
+
+def test_what_follows_in_order_is_sent_in_the_same_run(wired, service, person, me, now):
+    subscription = factories.joined(person, service, now)
+    lifecycle.pause(subscription.consents.filter(kind="transfer").first(), by=me, at=now)
+    propagation.deliver_due(now=clock(now))
+    assert [a.message["type"] for a in wired.of(service.organization)] == ["consent-granted", "consent-paused"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "detail"),
+    [
+        (200, "sent", ""), (202, "sent", ""), (500, "retrying", "HTTP 500"), (None, "retrying", "connection"),
+        ((302, {"Location": "http://127.0.0.1/"}), "retrying", "redirect"), (400, "dead", "HTTP 400"), (410, "dead", "HTTP 410"),
+        ((429, {"Retry-After": "120"}), "retrying", "HTTP 429"),
+    ],
+)  # fmt: skip
+def test_what_an_answer_does(wired, service, person, now, answer, state, detail):
+    subscription = factories.joined(person, service, now)
+    wired.answer = lambda arrival: answer
+    propagation.deliver_due(now=clock(now))
+    row = operators(subscription)
+    assert row.state == state and detail in row.last_error and row.attempts == 1
+    assert len(wired.of(service.organization)) == 1, "never followed, never tried twice in one run"
+
+
+def test_an_address_that_may_not_be_called_is_not_called(wired, service, person, now):
+    subscription = factories.joined(person, service, now)
+    Channel.objects.filter(organization=service.organization).update(address="https://169.254.169.254/latest/meta-data")
+    propagation.deliver_due(now=clock(now))
+    row = operators(subscription)
+    assert row.state == "retrying" and row.next_at == now + propagation.BLOCKED_WAIT
+    assert len(wired.arrivals) == 2
+
+
+def test_a_channel_that_was_closed_meanwhile_needs_a_human(wired, service, person, now):
+    subscription = factories.joined(person, service, now)
+    Channel.objects.filter(organization=service.organization).update(state="retired")
+    propagation.deliver_due(now=clock(now))
+    row = operators(subscription)
+    assert (row.state, row.last_error) == ("dead", "no open channel")
+
+
+def test_a_bug_in_a_wire_counts_as_a_try(wired, service, person, now, monkeypatch, caplog):
+    """Otherwise it would be an endless hot loop."""
+    subscription = factories.joined(person, service, now)
+
+    async def broken(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(native, "send", broken)
+    assert propagation.deliver_due(now=clock(now)) == 3
+    row = operators(subscription)
+    assert (row.state, row.last_error, row.attempts) == ("retrying", "ZeroDivisionError", 1)
+    assert row.next_at > now
+
+
+def test_a_session_that_cannot_be_opened_loses_nothing(wired, service, person, now, monkeypatch):
+    subscription = factories.joined(person, service, now)
+
+    def broken():
+        raise OSError("no more files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outbound, "open_session", broken)
+        patch.setattr(threading, "excepthook", lambda *args: None)
+        propagation.deliver_due(now=clock(now))
+    row = operators(subscription)
+    assert row.state == "queued" and row.lease_until
+    propagation.deliver_due(now=clock(now + 46 * SECOND))
+    row.refresh_from_db()
+    assert row.state == "sent"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_transaction_is_open_while_a_message_is_on_its_way(settings, monkeypatch, now):
+    """A slow organization must not hold a row lock, nor a snapshot."""
+    with receiving(settings) as receiver:
+        service = factories.offered()
+        receiver.connect(*everybody(service))
+        subscription = factories.joined(factories.PersonFactory(), service, now)
+        seen = []
+
+        def look(arrival):
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                        "AND state LIKE 'idle in transaction%%'"
+                    )
+                    idle = cursor.fetchone()[0]
+                    cursor.execute("SET lock_timeout = '300ms'")
+                    cursor.execute("SELECT 1 FROM consents_delivery WHERE jti = %s FOR UPDATE", [arrival.id])
+                    seen.append((idle, cursor.rowcount))
+            finally:
+                connection.close()
+            return 200
+
+        receiver.answer = look
+        propagation.deliver_due(now=clock(now))
+    assert seen == [(0, 1)] * 3
+    assert set(subscription.deliveries.values_list("state", flat=True)) == {"sent"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_slow_organization_does_not_keep_the_others_from_being_recorded(settings, now):
+    with receiving(settings) as receiver:
+        service = factories.offered()
+        receiver.connect(*everybody(service))
+        subscription = factories.joined(factories.PersonFactory(), service, now)
+        done = threading.Event()
+
+        def slow_operator(arrival):
+            if arrival.path == f"/{service.organization.code}":
+                done.wait(10)
+            return 200
+
+        receiver.answer = slow_operator
+        errors = []
+
+        def work():
+            try:
+                propagation.deliver_due(now=clock(now))
+            except Exception as error:
+                errors.append(error)
+            finally:
+                connection.close()
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        until = time.monotonic() + 5
+        while subscription.deliveries.filter(state="sent").count() < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        states = sorted(subscription.deliveries.values_list("role", "state"))
+        done.set()
+        worker.join(timeout=10)
+    assert states == [("operator", "queued"), ("source", "sent"), ("source", "sent")]
+    assert not errors and operators(subscription).state == "sent"
+
+
+# --- the message -----------------------------------------------------------------------------------------------------------
+
+
+def public_key(compact: str):
+    kid = jwt.get_unverified_header(compact)["kid"]
+    (found,) = [key for key in signing.public_jwks()["keys"] if key["kid"] == kid]
+    return jwt.PyJWK(found)
+
+
+def test_the_webhook_is_what_the_standard_says(wired, service, person, settings):
+    """Checked by the reference implementation."""
+    at = datetime.datetime.now(datetime.UTC)
+    factories.joined(person, service, at)
+    propagation.deliver_due(now=clock(at))
+    for organization in everybody(service)[:3]:
+        (arrival,) = wired.of(organization)
+        hook = standardwebhooks.Webhook(wired.secrets[organization.code])
+        assert hook.verify(arrival.body, arrival.headers) == arrival.message
+        assert arrival.headers["content-type"] == "application/json"
+        assert arrival.id == arrival.message["data"]["jti"]
+
+
+def test_the_signed_fact_inside_verifies_and_says_the_same(wired, service, person, me, settings, now):
+    """RFC 8417, by PyJWT: type, issuer, audience, key; and the plain fields are a projection of it."""
+    subscription = factories.joined(person, service, now)
+    sent(*subscription.deliveries.all(), at=now)
+    lifecycle.leave(subscription, erase=True, by=me, at=now)
+    propagation.deliver_due(now=clock(now))
+    assert len(wired.arrivals) == 4
+    for arrival in wired.arrivals:
+        message, data = arrival.message, arrival.message["data"]
+        compact = data["set"]
+        assert jwt.get_unverified_header(compact)["typ"] == "secevent+jwt"
+        code = arrival.path.removeprefix("/")
+        claims = jwt.decode(
+            compact, public_key(compact), algorithms=["ES256"], audience=code, issuer=settings.PORTAL_URL,
+            options={"require": ["iss", "aud", "iat", "jti"], "verify_iat": False},
+        )  # fmt: skip
+        assert "exp" not in claims, "a retry after three days is legitimate"
+        ((event, facts),) = claims["events"].items()
+        assert event == f"{settings.PORTAL_URL}/secevent/{message['type']}" == f"{settings.PORTAL_URL}/secevent/subscription-ended"
+        plain = {name: value for name, value in data.items() if name not in ("set", "txn", "jti")}
+        assert {name: facts[name] for name in plain} == plain
+        assert (claims["jti"], claims["txn"]) == (data["jti"], data["txn"]) == (arrival.id, data["txn"])
+        assert claims["toe"] == facts["event_timestamp"] == int(now.timestamp())
+        assert facts["version"] == subscription.version + 1
+
+
+def test_one_act_has_one_txn_and_each_party_its_own_jti(wired, service, person, me, now):
+    subscription = factories.joined(person, service, now)
+    lifecycle.leave(subscription, erase=False, by=me, at=now)
+    propagation.deliver_due(now=clock(now))
+    assert len({a.message["data"]["txn"] for a in wired.arrivals}) == 1
+    assert len({a.id for a in wired.arrivals}) == len(wired.arrivals) == 4
+    assert all(uuid.UUID(a.id).version == 7 for a in wired.arrivals)
+
+
+def test_the_message_points_at_the_entry_of_the_act(wired, service, person, me, now):
+    subscription = factories.joined(person, service, now)
+    lifecycle.leave(subscription, erase=True, by=me, at=now)
+    propagation.deliver_due(now=clock(now))
+    index = EntryIndex.objects.get(typ="subscription.ended", subscription=subscription)
+    leaf = bytes(LedgerEntry.objects.get(event_id=index.event_id).leaf_hash)
+    for arrival in wired.arrivals:
+        claims = jwt.decode(arrival.message["data"]["set"], options={"verify_signature": False})
+        (facts,) = claims["events"].values()
+        assert base64.b64decode(facts["leaf"]["hash"]) == leaf
+    said = ledger.disclosed([index.event_id])[index.event_id]["dlv"]
+    assert sorted(jti for jti, *_rest in said) == sorted(a.id for a in wired.arrivals)
+
+
+def test_each_party_hears_of_its_own_part_only(wired, service, person, me, now):
+    subscription = factories.joined(person, service, now)
+    sent(*subscription.deliveries.all(), at=now)
+    lifecycle.leave(subscription, erase=True, by=me, at=now)
+    propagation.deliver_due(now=clock(now))
+    told = {a.path.removeprefix("/"): a.message["data"] for a in wired.arrivals}
+    assert len(told[service.organization.code]["consents"]) == 4 and told[service.organization.code]["delete_data"] is True
+    for consent in subscription.consents.filter(kind="transfer"):
+        data = told[consent.source.code]
+        assert [c["id"] for c in data["consents"]] == [str(consent.pk)]
+        assert (data["role"], data["delete_data"]) == ("source", False)
+    third = subscription.consents.get(kind="third_party")
+    assert [c["id"] for c in told[third.recipient.code]["consents"]] == [str(third.pk)]
+
+
+def test_the_message_names_nobody(wired, service, person, me, now):
+    """Only the random subject id leaves the portal."""
+    lifecycle.leave(factories.joined(person, service, now), erase=True, by=me, at=now)
+    propagation.deliver_due(now=clock(now))
+    for arrival in wired.arrivals:
+        compact = arrival.message["data"]["set"]
+        text = arrival.body.decode() + json.dumps(jwt.decode(compact, options={"verify_signature": False}))
+        assert str(person.subject_id) in text
+        for secret in (str(person.pk), person.email, person.name, str(person.born_on)):
+            assert secret not in text
+
+
+def test_the_bytes_never_change_over_the_tries(wired, service, person, now):
+    subscription = factories.joined(person, service, now)
+    wired.answer = lambda arrival: 500
+    at = now
+    for _ in range(4):
+        propagation.deliver_due(now=clock(at))
+        row = operators(subscription)
+        at = row.next_at
+    arrivals = wired.of(service.organization)
+    assert len(arrivals) == 4
+    assert {a.body for a in arrivals} == {row.body.encode()} and {a.id for a in arrivals} == {str(row.jti)}
+    moments = [int(a.headers["webhook-timestamp"]) for a in arrivals]
+    assert moments == sorted(set(moments)), "the attempt's own time, or the receiver would call it a replay"
+
+
+def test_a_key_that_is_being_rotated_signs_beside_the_new_one(wired, service, person, now):
+    from providers import registry
+
+    channel = Channel.objects.get(organization=service.organization)
+    fresh = signing.new_webhook_secret()
+    at = datetime.datetime.now(datetime.UTC)
+    registry.rotate_key(channel=channel, secret=fresh, at=at)
+    factories.joined(person, service, at)
+    propagation.deliver_due(now=clock(at))
+    (arrival,) = wired.of(service.organization)
+    for secret in (fresh, wired.secrets[service.organization.code]):
+        assert standardwebhooks.Webhook(secret).verify(arrival.body, arrival.headers)
+
+
+@pytest.mark.parametrize(
+    ("act", "event"),
+    [
+        ("pause", messages.CONSENT_PAUSED), ("withdraw", messages.CONSENT_WITHDRAWN), ("amend", messages.CONSENT_AMENDED),
+    ],
+)  # fmt: skip
+def test_each_act_has_its_event(subscription, me, now, act, event):
+    consent = subscription.consents.filter(kind="transfer").first()
+    more = {"withdraw": {"erase": False}, "amend": {"cycle": "1/4w"}}.get(act, {})
+    getattr(lifecycle, act)(consent, by=me, at=now, **more)
+    rows = subscription.deliveries.filter(consent=consent)
+    assert {row.event for row in rows} == {event}
+    assert {row.organization_id for row in rows} == {subscription.operator_id, consent.source_id}
+    assert {row.version for row in rows} == {2}
