@@ -23,6 +23,9 @@ def _defaults() -> dict[str, Any]:
     return {
         "broker_url": broker_url(settings.REDIS_URL),
         "broker_connection_retry_on_startup": True,
+        # The doorbell must not keep a person waiting: a dead broker is noticed at once, a frozen one after two seconds.
+        # The worker's own reconnecting has its own patience (broker_connection_max_retries).
+        "broker_transport_options": {"max_retries": 0, "socket_connect_timeout": 1, "socket_timeout": 2},
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_backend": None,

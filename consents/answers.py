@@ -72,7 +72,11 @@ def complete(
                 at=at,
                 evd=evidence.digest,
             )
-        if evidence.status in {Evidence.Status.ERASED, Evidence.Status.RETAINED}:
+        # Who was asked to stop only (every source) may say that it erased too; that settles nobody else's erasure.
+        if (
+            delivery.goal == Delivery.Goal.ERASED
+            and evidence.status in {Evidence.Status.ERASED, Evidence.Status.RETAINED}
+        ):
             _settle_erasure(delivery, evidence, basis=basis, by=by, at=at)
     return delivery
 

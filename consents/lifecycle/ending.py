@@ -72,6 +72,8 @@ def leave(
             _ask_erasure(subscription, at=at)
         subscription.save()
         told = _still_held(subscription, live) if erase else live
+        if erase:
+            _ask_for_the_rest(told, at=at)
         owed = [] if quiet else propagation.duties(subscription, told, stop=True, erase=erase, by=by)
         _log_end(subscription, live, owed, reason=reason, erase=erase, by=by, at=at)
         speedbump.settle(subscription, by=by, at=at)
@@ -103,10 +105,7 @@ def erase(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> Su
         subscription.version += 1
         subscription.save()
         held = _still_held(subscription, [])
-        for consent in held:
-            if consent.erasure == Erasure.NOT_REQUESTED:
-                _ask_erasure(consent, at=at)
-                consent.save()
+        _ask_for_the_rest(held, at=at)
         txn = messages.new_id()
         owed = [
             duty
@@ -158,6 +157,14 @@ def end_consent(consent: Consent, *, reason: str, erase: bool, at) -> None:
 
 def _ask_erasure(row: Subscription | Consent, *, at) -> None:
     row.erasure, row.erasure_requested_at = Erasure.REQUESTED, at
+
+
+def _ask_for_the_rest(consents: list[Consent], *, at) -> None:
+    """Erase all: what was withdrawn before without erasing belongs to it."""
+    for consent in consents:
+        if consent.erasure == Erasure.NOT_REQUESTED:
+            _ask_erasure(consent, at=at)
+            consent.save()
 
 
 def _still_held(subscription, live: list[Consent]) -> list[Consent]:

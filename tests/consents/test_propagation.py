@@ -3,6 +3,7 @@
 import base64
 import datetime
 import json
+import socket
 import threading
 import time
 import uuid
@@ -13,6 +14,7 @@ import pytest
 import standardwebhooks
 from django.db import connection, transaction
 
+from config import celery
 from consents import answers, jobs, ledger, lifecycle, messages, propagation
 from consents.actors import Actor
 from consents.models import Delivery, EntryIndex, LedgerEntry
@@ -115,18 +117,35 @@ def test_nothing_is_owed_when_the_act_is_rolled_back(person, service, channels, 
     assert not Delivery.objects.exists() and not EntryIndex.objects.filter(person=person).exists()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_dead_broker_delays_no_act(person, service, channels, me, now, monkeypatch, settings):
-    """The doorbell is a comfort: the row is the queue."""
-    from celery import current_app
+@pytest.fixture
+def broker(monkeypatch):
+    """Celery as a fresh process would have it, with another broker: `broker(url)`."""
 
-    monkeypatch.setitem(current_app.conf, "broker_url", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
-    current_app.pool.force_close_all()
-    monkeypatch.setattr(current_app, "_pool", None)
+    def use(url):
+        monkeypatch.setitem(celery.app.conf, "broker_url", url)
+        monkeypatch.setattr(celery.app, "_pool", None)
+        monkeypatch.setattr(celery.app.amqp, "_producer_pool", None)
+
+    return use
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_dead_broker_delays_no_act(broker, person, service, channels, now):
+    """The doorbell is a comfort: the row is the queue."""
+    broker("redis://127.0.0.1:1/0")
     before = time.monotonic()
     subscription = factories.joined(person, service, now)
     assert time.monotonic() - before < 1
+    assert subscription.deliveries.filter(state="queued").count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_frozen_broker_delays_an_act_by_seconds_only(broker, person, service, channels, now):
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections and never says a word
+        broker(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+        before = time.monotonic()
+        subscription = factories.joined(person, service, now)
+        assert time.monotonic() - before < 5
     assert subscription.deliveries.filter(state="queued").count() == 3
 
 

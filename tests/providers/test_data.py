@@ -288,7 +288,8 @@ def test_each_service_has_one_published_terms_with_digests(loaded):
 def test_a_number_is_the_one_of_its_day(loaded):
     assert policy.number("CONSENT_MAX_MONTHS_V1", on=datetime.date(2026, 11, 22)) == 12
     with pytest.raises(policy.UnknownRule):
-        policy.number("JOIN_MAX_YEARS_V2", on=datetime.date(2025, 6, 18))
+        policy.number("JOIN_MAX_YEARS_V2", on=datetime.date(2020, 6, 18))
+    assert policy.number("JOIN_MAX_YEARS_V2", on=datetime.date(2025, 6, 18)) == 1
     assert policy.number("JOIN_MAX_YEARS_V2", on=datetime.date(2025, 6, 19)) == 5
     PolicyRule.objects.create(
         key="JOIN_MAX_YEARS_V2",

@@ -226,7 +226,14 @@ def last_line(log: Path) -> str:
 
 def welcome(home: Path, url: str) -> str:
     """The address and the demo sign-ins, as the first run wrote them down."""
-    lines = ["", f"  Portal      {url}", f"  Mail        {home / 'mail'}", f"  Logs        {home / 'log'}"]
+    sandbox = os.environ["SANDBOX_URL"]
+    lines = [
+        "",
+        f"  Portal               {url}",
+        f"  Pretend companies    {sandbox}/",
+        f"  Mailbox              {sandbox}/mail/",
+        f"  Logs                 {home / 'log'}",
+    ]
     try:
         rows = json.loads((home / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
