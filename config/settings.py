@@ -161,6 +161,7 @@ LOGIN_REDIRECT_URL = "/start/"
 LOGIN_URL = "account_login"
 ACCOUNT_ADAPTER = "consents.accounts.AccountAdapter"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_USER_DISPLAY = "consents.accounts.display"
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = [
     "email*",

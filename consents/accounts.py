@@ -28,6 +28,11 @@ class AccountAdapter(DefaultAccountAdapter):
         return
 
 
+def display(person: Person) -> str:
+    """How a person is greeted: by name where there is one."""
+    return person.name or person.email
+
+
 def update_profile(
     *, person: Person, name: str, language: str, warn_at: int | None, by: Actor, at: datetime.datetime
 ) -> Person:

@@ -147,13 +147,15 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
 
 
 def _known(subjects, services) -> _Known:
-    """Locks the people, so that two reports about one person come one after the other."""
+    """Locks the people and their subscriptions, so that two reports about one person come one after the other."""
     people = {
         p.subject_id: p
         for p in Person.objects.select_for_update(no_key=True).filter(subject_id__in=subjects).order_by("pk")
     }
     live, ended, consents = {}, defaultdict(list), {}
-    rows = Subscription.objects.filter(person__in=people.values(), service__in=services.values())
+    # Locked, or what somebody ends meanwhile would be written over with what was read before.
+    rows = Subscription.objects.select_for_update(no_key=True, of=("self",)).order_by("pk")
+    rows = rows.filter(person__in=people.values(), service__in=services.values())
     for subscription in rows.select_related("service", "operator", "person"):
         key = (subscription.person_id, subscription.service_id)
         if subscription.state == Subscription.State.ACTIVE:

@@ -123,7 +123,9 @@ def _review(facts: Facts, *, by: Actor, at: datetime.datetime) -> tuple[int, int
     with transaction.atomic():
         # One reviewer at a time per person: the second finds nothing left to raise.
         Person.objects.select_for_update(no_key=True).get(pk=facts.person.pk)
-        known = {(n.kind, n.matter): n for n in Notice.objects.filter(person=facts.person)}
+        # Of several about one matter the newest counts.
+        rows = Notice.objects.filter(person=facts.person).order_by("raised_at", "pk")
+        known = {(n.kind, n.matter): n for n in rows}
         open_now = {key: n for key, n in known.items() if n.answer == ""}
         # An answered warning is not repeated while its matter is the same, unless it had gone away in between.
         silent = {key for key, n in known.items() if n.answer in {Notice.Answer.KEPT, Notice.Answer.ENDED}}
@@ -165,14 +167,16 @@ def answer(*, notice: Notice, answer: str, by: Actor, at: datetime.datetime) -> 
 
 def settle(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> None:
     """The subscription has ended: its open notices are answered by that."""
-    for notice in Notice.objects.filter(subscription=subscription, answer="").select_related("person"):
+    open_now = Notice.objects.filter(subscription=subscription, answer="").select_related("person")
+    for notice in open_now.order_by("raised_at", "pk"):
         _close(notice, Notice.Answer.ENDED, by=by, at=at)
 
 
 def _close(notice: Notice, value: str, *, by: Actor, at: datetime.datetime) -> None:
-    notice.answer, notice.answered_at = value, at
-    notice.save(update_fields=["answer", "answered_at"])
-    _log("notice.answered", notice, by=by, at=at)
+    """The first answer stands, also where two come at once."""
+    if Notice.objects.filter(pk=notice.pk, answer="").update(answer=value, answered_at=at):
+        notice.answer, notice.answered_at = value, at
+        _log("notice.answered", notice, by=by, at=at)
 
 
 def _log(typ: str, notice: Notice, *, by: Actor, at: datetime.datetime) -> None:

@@ -181,6 +181,12 @@ class Partners:
         )
         raise AssertionError(f"not at rest after {seconds} s: {self.totals()}, {stuck}")
 
+    def answer(self, subscription, organization: Organization) -> None:
+        """Deliver the last stop of a subscription once more, to an organization that was silent before: it answers now."""
+        last = subscription.deliveries.filter(organization=organization).exclude(goal="received").latest("pk")
+        Delivery.objects.filter(pk=last.pk).update(state="retrying", next_at=timezone.now())
+        self.settle()
+
     # --- what they say -------------------------------------------------------------------------------------------------
 
     def held(self, **filters: object) -> list[dict]:

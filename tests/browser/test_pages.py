@@ -4,11 +4,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.urls import reverse
+from django.utils import timezone
 from playwright.sync_api import Page
 
-from consents.models import Consent, ConsentRequest, Delivery, EntryIndex, Subscription
+from consents import requests, speedbump
+from consents.actors import Actor
+from consents.models import Consent, Delivery, EntryIndex, Subscription
+from consents.views.join import note_of_seeing
+from providers.models import Service
 from tests.browser.conftest import NARROW, WIDE, ZOOMED, Errors, context_of, sideways, violations
 
+Address = Callable[[Any], str]
 pytestmark = pytest.mark.browser
 
 SEVEN, NONE, YOUNG = "haneul@portal.example", "saebyeok@portal.example", "bom@portal.example"
@@ -19,7 +26,7 @@ def of_view(name: str) -> Callable[[Address], Address]:
     """Says which page an address leads to, for test_site.py."""
 
     def mark(address: Address) -> Address:
-        address.view = name
+        address.view = name  # type: ignore[attr-defined]
         return address
 
     return mark
@@ -50,19 +57,21 @@ def running_consent(city) -> str:
     consent = Consent.objects.filter(person__email=SEVEN, state="active", required=False).earliest(
         "granted_at"
     )
-    return f"/me/consents/{consent.pk}/withdraw/"
+    return reverse("withdraw", args=[consent.pk])
 
 
 @of_view("entry")
 def any_entry(city) -> str:
-    return f"/oversight/entries/{EntryIndex.objects.filter(typ='subscription.ended').latest('seq').event_id}/"
+    found = EntryIndex.objects.filter(typ="subscription.ended").latest("seq")
+    return reverse("entry", args=[found.event_id])
 
 
 def desk_task(email: str) -> Address:
     @of_view("desk_delivery")
     def address(city) -> str:
         organization = city.person(email).member.organization
-        return f"/desk/deliveries/{Delivery.objects.filter(organization=organization).latest('pk').jti}/"
+        delivery = Delivery.objects.filter(organization=organization).latest("pk")
+        return reverse("desk_delivery", args=[delivery.jti])
 
     return address
 
@@ -71,63 +80,64 @@ def desk_task(email: str) -> Address:
 def lodged(city) -> str:
     """A request that an operator has just lodged for whoever comes with its address."""
     service = Service.objects.get(slug="durumi-ledger")
-    at = timezone.now()
-    return reverse("consent_request", args=[LODGE])
+    organization = service.organization
+    by = Actor.organization(organization)
+    made = requests.lodge(organization=organization, service=service, by=by, at=timezone.now())
+    return reverse("consent_request", args=[made.pk])
 
 
 # Name → whose page, its address, the status it answers.
 PAGES: dict[str, tuple[str | None, str | Address, int]] = {
-        "home": (None, "/", 200),
-        "operators": (None, "/operators/", 200),
-        "operators, nothing found": (None, "/operators/?q=%EC%97%86%EB%8A%94", 200),
-        "operator": (None, "/operators/FTDURU9001/", 200),
-        "services": (None, "/services/", 200),
-        "service": (None, "/services/durumi-ledger/", 200),
-        "sign in": (None, "/accounts/login/", 200),
-        "sign in by code": (None, "/accounts/login/code/", 200),
-        "sign up": (None, "/accounts/signup/", 200),
-        "sign up by passkey": (None, "/accounts/signup/passkey/", 200),
-        "reset": (None, "/accounts/password/reset/", 200),
-        "api docs": (None, "/api/docs/", 200),
-        "api problems": (None, "/api/docs/problems", 200),
-        "not found": (None, "/nowhere/", 404),
-        "home of a person": (SEVEN, "/", 200),
-        "me": (SEVEN, "/me/", 200),
-        "me, nobody yet": (NONE, "/me/", 200),
-        "subscription": (SEVEN, own("durumi-ledger"), 200),
-        "subscription, erased": (SEVEN, own("shopping-insight"), 200),
-        "subscription, still held": (SEVEN, own("phone-plan"), 200),
-        "end": (SEVEN, own("durumi-ledger", "end"), 200),
-        "withdraw": (SEVEN, running_consent, 200),
-        "certificate": (SEVEN, own("shopping-insight", "certificate"), 200),
-        "no certificate": (SEVEN, own("durumi-ledger", "certificate"), 404),
-        "receipt": (SEVEN, own("durumi-ledger", "receipt"), 200),
-        "terms": (SEVEN, own("durumi-ledger", "terms"), 200),
-        "history": (SEVEN, "/me/history/", 200),
-        "history of a day": (SEVEN, "/me/history/?on=2026-10-01", 200),
-        "notices": (SEVEN, "/me/notices/", 200),
-        "account": (SEVEN, "/me/account/", 200),
-        "speed bump": (SEVEN, "/services/spare-change/join/", 200),
-        "speed bump, first": (NONE, "/services/durumi-ledger/join/", 200),
-        "ask": (NONE, ask("durumi-ledger", NONE), 200),
-        "ask of the young": (YOUNG, ask("durumi-ledger", YOUNG), 200),
-        "e-mail addresses": (SEVEN, "/accounts/email/", 200),
-        "second factors": (SEVEN, "/accounts/2fa/", 200),
-        "sessions": (SEVEN, "/accounts/sessions/", 200),
-        "sign out": (SEVEN, "/accounts/logout/", 200),
-        "not for this role": (SEVEN, "/oversight/", 403),
-        "oversight": (REGULATOR, "/oversight/", 200),
-        "oversight, wrong filter": (REGULATOR, "/oversight/?operator=nobody", 400),
-        "entry": (REGULATOR, any_entry, 200),
-        "overdue": (REGULATOR, "/oversight/overdue/", 200),
-        "desk": (DESK, "/desk/", 200),
-        "desk by hand": (DESK2, "/desk/", 200),
-        "desk deliveries": (DESK, "/desk/deliveries/", 200),
-        "desk delivery": (DESK2, desk_task(DESK2), 200),
-    }
-
-
-PAGES = pages()
+    "home": (None, "/", 200),
+    "operators": (None, "/operators/", 200),
+    "operators, nothing found": (None, "/operators/?q=%EC%97%86%EB%8A%94", 200),
+    "operator": (None, "/operators/FTDURU9001/", 200),
+    "services": (None, "/services/", 200),
+    "service": (None, "/services/durumi-ledger/", 200),
+    "sign in": (None, "/accounts/login/", 200),
+    "sign in by code": (None, "/accounts/login/code/", 200),
+    "sign up": (None, "/accounts/signup/", 200),
+    "sign up by passkey": (None, "/accounts/signup/passkey/", 200),
+    "reset": (None, "/accounts/password/reset/", 200),
+    "api docs": (None, "/api/docs/", 200),
+    "api problems": (None, "/api/docs/problems", 200),
+    "not found": (None, "/nowhere/", 404),
+    "home of a person": (SEVEN, "/", 200),
+    "me": (SEVEN, "/me/", 200),
+    "me, nobody yet": (NONE, "/me/", 200),
+    "subscription": (SEVEN, own("durumi-ledger"), 200),
+    "subscription, erased": (SEVEN, own("shopping-insight"), 200),
+    "subscription, still held": (SEVEN, own("phone-plan"), 200),
+    "end": (SEVEN, own("durumi-ledger", "end"), 200),
+    "withdraw": (SEVEN, running_consent, 200),
+    "certificate": (SEVEN, own("shopping-insight", "certificate"), 200),
+    "no certificate": (SEVEN, own("durumi-ledger", "certificate"), 404),
+    "receipt": (SEVEN, own("durumi-ledger", "receipt"), 200),
+    "terms": (SEVEN, own("durumi-ledger", "terms"), 200),
+    "history": (SEVEN, "/me/history/", 200),
+    "history of a day": (SEVEN, "/me/history/?on=2026-10-01", 200),
+    "notices": (SEVEN, "/me/notices/", 200),
+    "account": (SEVEN, "/me/account/", 200),
+    "speed bump": (SEVEN, "/services/spare-change/join/", 200),
+    "speed bump, first": (NONE, "/services/durumi-ledger/join/", 200),
+    "ask": (NONE, ask("durumi-ledger", NONE), 200),
+    "ask of the young": (YOUNG, ask("durumi-ledger", YOUNG), 200),
+    "cannot be joined": (SEVEN, "/services/dalgureum-view/join/", 409),
+    "request": (NONE, lodged, 200),
+    "e-mail addresses": (SEVEN, "/accounts/email/", 200),
+    "second factors": (SEVEN, "/accounts/2fa/", 200),
+    "sessions": (SEVEN, "/accounts/sessions/", 200),
+    "sign out": (SEVEN, "/accounts/logout/", 200),
+    "not for this role": (SEVEN, "/oversight/", 403),
+    "oversight": (REGULATOR, "/oversight/", 200),
+    "oversight, wrong filter": (REGULATOR, "/oversight/?operator=nobody", 400),
+    "entry": (REGULATOR, any_entry, 200),
+    "overdue": (REGULATOR, "/oversight/overdue/", 200),
+    "desk": (DESK, "/desk/", 200),
+    "desk by hand": (DESK2, "/desk/", 200),
+    "desk deliveries": (DESK, "/desk/deliveries/", 200),
+    "desk delivery": (DESK2, desk_task(DESK2), 200),
+}
 IN_ENGLISH_TOO = [
     "home", "service", "sign in", "sign up", "me", "subscription, still held", "end", "certificate", "history", "notices",
     "speed bump", "ask", "oversight", "entry", "overdue", "desk by hand", "not found",
@@ -201,4 +211,3 @@ def test_every_page_is_fit_for_everybody_in_english(windows, city, name):
     page = visit(windows, city, name, "en")
     found = violations(page)
     assert not found, "\n".join(found)
-

@@ -41,7 +41,9 @@ def says(delivery, status, *, at, jti=None, basis=""):
 
 def heard(delivery, *, at):
     organization = delivery.organization
-    return answers.acknowledge(delivery.jti, organization=organization, by=Actor.organization(organization), at=at)
+    return answers.acknowledge(
+        delivery.jti, organization=organization, by=Actor.organization(organization), at=at
+    )
 
 
 def entries(delivery) -> list[str]:
@@ -93,7 +95,12 @@ def test_an_acknowledgement_is_taken_in_every_state(left, now, state):
     )  # fmt: skip
     heard(delivery, at=now + HOUR)
     delivery.refresh_from_db()
-    assert (delivery.state, delivery.next_at, delivery.lease_token, delivery.last_error) == ("received", None, None, "")
+    assert (delivery.state, delivery.next_at, delivery.lease_token, delivery.last_error) == (
+        "received",
+        None,
+        None,
+        "",
+    )
 
 
 def test_another_organizations_delivery_does_not_exist(left, now):
@@ -102,7 +109,11 @@ def test_another_organizations_delivery_does_not_exist(left, now):
         answers.acknowledge(delivery.jti, organization=stranger, by=Actor.organization(stranger), at=now)
     with pytest.raises(answers.UnknownDelivery):
         answers.complete(
-            delivery.jti, organization=stranger, evidence=evidence("stopped", at=now), by=Actor.organization(stranger), at=now
+            delivery.jti,
+            organization=stranger,
+            evidence=evidence("stopped", at=now),
+            by=Actor.organization(stranger),
+            at=now,
         )
     with pytest.raises(answers.UnknownDelivery):
         answers.acknowledge(uuid.uuid4(), organization=delivery.organization, by=Actor.system("test"), at=now)
@@ -124,7 +135,12 @@ def test_the_whole_ladder(left, now):
     left.refresh_from_db()
     assert (delivery.state, delivery.closed_at, delivery.due_at) == ("erased", now + 3 * HOUR, None)
     assert (left.erasure, left.erasure_confirmed_at, left.holds) == ("confirmed", now + 3 * HOUR, False)
-    assert entries(delivery) == ["delivery.received", "delivery.stopped", "delivery.erased", "erasure.confirmed"]
+    assert entries(delivery) == [
+        "delivery.received",
+        "delivery.stopped",
+        "delivery.erased",
+        "erasure.confirmed",
+    ]
 
 
 def test_evidence_may_jump_over_steps(left, now):
@@ -138,7 +154,12 @@ def test_evidence_is_kept_with_its_digest_and_named_in_the_log(left, now):
     delivery = owed(left)
     says(delivery, "stopped", jti="proof-1", at=now)
     kept = Evidence.objects.get()
-    assert (kept.jti, kept.organization, kept.delivery, kept.received_at) == ("proof-1", delivery.organization, delivery, now)
+    assert (kept.jti, kept.organization, kept.delivery, kept.received_at) == (
+        "proof-1",
+        delivery.organization,
+        delivery,
+        now,
+    )
     event = EntryIndex.objects.get(jti=delivery.jti, typ="delivery.stopped").event_id
     assert ledger.disclosed([event])[event]["evd"] == kept.digest
 
@@ -190,14 +211,22 @@ def test_a_third_party_confirms_its_own_part_only(left, now):
     says(owed(left, "recipient"), "erased", at=now)
     left.refresh_from_db()
     assert left.erasure == "requested" and left.holds
-    assert erasures(left) == {"transfer": {"requested"}, "third_party": {"confirmed"}, "marketing": {"requested"}}
+    assert erasures(left) == {
+        "transfer": {"requested"},
+        "third_party": {"confirmed"},
+        "marketing": {"requested"},
+    }
 
 
 def test_the_operator_confirms_all_but_what_third_parties_answer_for(left, now):
     says(owed(left), "erased", at=now)
     left.refresh_from_db()
     assert left.erasure == "confirmed" and not left.holds
-    assert erasures(left) == {"transfer": {"confirmed"}, "third_party": {"requested"}, "marketing": {"confirmed"}}
+    assert erasures(left) == {
+        "transfer": {"confirmed"},
+        "third_party": {"requested"},
+        "marketing": {"confirmed"},
+    }
 
 
 def test_who_was_asked_to_stop_only_settles_no_erasure(person, me, now):
@@ -214,7 +243,11 @@ def test_keeping_needs_a_ground_and_is_shown(left, now):
     says(delivery, "retained", basis="전자금융거래법 22조, 5년", at=now)
     delivery.refresh_from_db()
     left.refresh_from_db()
-    assert (delivery.state, delivery.refusal, delivery.closed_at) == ("stopped", "전자금융거래법 22조, 5년", now)
+    assert (delivery.state, delivery.refusal, delivery.closed_at) == (
+        "stopped",
+        "전자금융거래법 22조, 5년",
+        now,
+    )
     assert (left.erasure, left.erasure_refusal, left.holds) == ("refused", "전자금융거래법 22조, 5년", True)
     assert entries(delivery) == ["erasure.refused"]
 
@@ -244,13 +277,17 @@ def test_keeping_what_nobody_asked_to_erase_is_refused(person, me, now):
 
 def test_one_consents_erasure_leaves_the_subscription_alone(person, me, now):
     subscription = factories.joined(person, at=now)
-    consent = lifecycle.withdraw(subscription.consents.filter(kind="transfer").first(), erase=True, by=me, at=now)
+    consent = lifecycle.withdraw(
+        subscription.consents.filter(kind="transfer").first(), erase=True, by=me, at=now
+    )
     says(owed(subscription, event="consent-withdrawn"), "erased", at=now)
     consent.refresh_from_db()
     subscription.refresh_from_db()
     assert consent.erasure == "confirmed"
     assert (subscription.state, subscription.erasure, subscription.holds) == ("active", "not_requested", True)
-    assert set(subscription.consents.exclude(pk=consent.pk).values_list("erasure", flat=True)) == {"not_requested"}
+    assert set(subscription.consents.exclude(pk=consent.pk).values_list("erasure", flat=True)) == {
+        "not_requested"
+    }
 
 
 def test_a_late_answer_about_a_consent_settles_no_erasure_that_was_asked_later(person, me, now):
@@ -260,13 +297,17 @@ def test_a_late_answer_about_a_consent_settles_no_erasure_that_was_asked_later(p
     lifecycle.leave(subscription, erase=True, by=me, at=now)
     says(owed(subscription, event="consent-withdrawn"), "erased", at=now)
     subscription.refresh_from_db()
-    assert subscription.erasure == "requested" and "confirmed" not in set().union(*erasures(subscription).values())
+    assert subscription.erasure == "requested" and "confirmed" not in set().union(
+        *erasures(subscription).values()
+    )
 
 
 def test_leaving_asks_for_what_was_withdrawn_before_too(person, me, now):
     """Leave means: erase all (product); a consent that was withdrawn without erasing is part of all."""
     subscription = factories.joined(person, at=now)
-    before = lifecycle.withdraw(subscription.consents.filter(kind="transfer").first(), erase=False, by=me, at=now)
+    before = lifecycle.withdraw(
+        subscription.consents.filter(kind="transfer").first(), erase=False, by=me, at=now
+    )
     lifecycle.leave(subscription, erase=True, by=me, at=now)
     before.refresh_from_db()
     assert before.erasure == "requested"

@@ -62,7 +62,9 @@ def wired(service, receiver):
 def channels(service):
     """Native channels to an address that nobody is going to call: for claim and record without a wire."""
     for organization in everybody(service):
-        factories.ChannelFactory(organization=organization, protocol="native", address="https://nobody.example/hook")
+        factories.ChannelFactory(
+            organization=organization, protocol="native", address="https://nobody.example/hook"
+        )
 
 
 @pytest.fixture
@@ -105,7 +107,13 @@ def test_a_desk_is_never_called(person, service, now):
 
 
 def test_who_started_it_is_not_called_back(subscription, service, now):
-    lifecycle.leave(subscription, erase=True, by=Actor.organization(service.organization), at=now, reason="operator_closed")
+    lifecycle.leave(
+        subscription,
+        erase=True,
+        by=Actor.organization(service.organization),
+        at=now,
+        reason="operator_closed",
+    )
     told = subscription.deliveries.filter(event="subscription-ended")
     assert sorted(told.values_list("role", flat=True)) == ["recipient", "source", "source"]
 
@@ -221,14 +229,18 @@ def test_a_stop_waits_for_nobody_elses_messages(subscription, service, now, me):
     """Order is kept per subscription and party, not across them."""
     sent(*subscription.deliveries.all(), at=now)
     other = factories.joined(factories.PersonFactory(), service, now)
-    Delivery.objects.filter(subscription=other).update(state="retrying", next_at=now + datetime.timedelta(hours=5))
+    Delivery.objects.filter(subscription=other).update(
+        state="retrying", next_at=now + datetime.timedelta(hours=5)
+    )
     lifecycle.leave(subscription, erase=True, by=me, at=now)
     assert len(propagation.claim(at=now, limit=50)) == 4
 
 
 def test_a_stop_pulls_earlier_messages_forward(subscription, me, now):
     delivery = operators(subscription)
-    Delivery.objects.filter(pk=delivery.pk).update(state="retrying", next_at=now + datetime.timedelta(hours=20), attempts=11)
+    Delivery.objects.filter(pk=delivery.pk).update(
+        state="retrying", next_at=now + datetime.timedelta(hours=20), attempts=11
+    )
     lifecycle.withdraw(subscription.consents.filter(kind="transfer").first(), erase=False, by=me, at=now)
     delivery.refresh_from_db()
     assert (delivery.next_at, delivery.attempts) == (now, 0)
@@ -241,7 +253,12 @@ def test_an_end_overtakes_undelivered_grants(subscription, me, now):
     lifecycle.leave(subscription, erase=True, by=me, at=now + SECOND)
     for grant in grants:
         grant.refresh_from_db()
-        assert (grant.state, grant.overtaken, grant.lease_token, grant.due_at) == ("checking", True, None, None)
+        assert (grant.state, grant.overtaken, grant.lease_token, grant.due_at) == (
+            "checking",
+            True,
+            None,
+            None,
+        )
     assert not propagation.record(held, Outcome(verdict="sent", status=200), at=now + 2 * SECOND)
     assert {row.event for row in propagation.claim(at=now + SECOND, limit=50)} == {"subscription-ended"}
 
@@ -323,7 +340,9 @@ def test_the_same_outcome_twice_is_written_once(subscription, now):
 @pytest.mark.parametrize("outcome", ["sent", "retry", "refused", "gone", "check", "blocked", "key"])
 def test_an_acknowledgement_before_our_own_call_returns_stands(subscription, now, outcome):
     row = claimed(operators(subscription), at=now)
-    answers.acknowledge(row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now)
+    answers.acknowledge(
+        row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now
+    )
     assert not propagation.record(row, Outcome(verdict=outcome), at=now + SECOND)
     row.refresh_from_db()
     assert (row.state, row.received_at, row.sent_at) == ("received", now, now)
@@ -389,7 +408,9 @@ def test_retry_after_does_not_shorten_the_wait(subscription, now):
 
 def test_a_forbidden_address_is_tried_again_in_ten_minutes(subscription, now):
     row = claimed(operators(subscription), at=now)
-    propagation.record(row, Outcome(verdict="blocked", detail="10.0.0.1 is not an address of the public internet"), at=now)
+    propagation.record(
+        row, Outcome(verdict="blocked", detail="10.0.0.1 is not an address of the public internet"), at=now
+    )
     row.refresh_from_db()
     assert row.next_at == now + datetime.timedelta(minutes=10) and "10.0.0.1" in row.last_error
 
@@ -408,7 +429,9 @@ def test_an_unknown_key_is_waited_for_an_hour_at_most(subscription, now):
 def test_a_dead_delivery_comes_alive_when_it_is_acknowledged(subscription, now):
     row = claimed(operators(subscription), at=now)
     propagation.record(row, Outcome(verdict="refused", status=403), at=now)
-    answers.acknowledge(row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now)
+    answers.acknowledge(
+        row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now
+    )
     row.refresh_from_db()
     assert row.state == "received"
 
@@ -432,7 +455,10 @@ def test_what_follows_in_order_is_sent_in_the_same_run(wired, service, person, m
     subscription = factories.joined(person, service, now)
     lifecycle.pause(subscription.consents.filter(kind="transfer").first(), by=me, at=now)
     propagation.deliver_due(now=clock(now))
-    assert [a.message["type"] for a in wired.of(service.organization)] == ["consent-granted", "consent-paused"]
+    assert [a.message["type"] for a in wired.of(service.organization)] == [
+        "consent-granted",
+        "consent-paused",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -454,7 +480,9 @@ def test_what_an_answer_does(wired, service, person, now, answer, state, detail)
 
 def test_an_address_that_may_not_be_called_is_not_called(wired, service, person, now):
     subscription = factories.joined(person, service, now)
-    Channel.objects.filter(organization=service.organization).update(address="https://169.254.169.254/latest/meta-data")
+    Channel.objects.filter(organization=service.organization).update(
+        address="https://169.254.169.254/latest/meta-data"
+    )
     propagation.deliver_due(now=clock(now))
     row = operators(subscription)
     assert row.state == "retrying" and row.next_at == now + propagation.BLOCKED_WAIT
@@ -606,7 +634,11 @@ def test_the_signed_fact_inside_verifies_and_says_the_same(wired, service, perso
         )  # fmt: skip
         assert "exp" not in claims, "a retry after three days is legitimate"
         ((event, facts),) = claims["events"].items()
-        assert event == f"{settings.PORTAL_URL}/secevent/{message['type']}" == f"{settings.PORTAL_URL}/secevent/subscription-ended"
+        assert (
+            event
+            == f"{settings.PORTAL_URL}/secevent/{message['type']}"
+            == f"{settings.PORTAL_URL}/secevent/subscription-ended"
+        )
         plain = {name: value for name, value in data.items() if name not in ("set", "txn", "jti")}
         assert {name: facts[name] for name in plain} == plain
         assert (claims["jti"], claims["txn"]) == (data["jti"], data["txn"]) == (arrival.id, data["txn"])
@@ -643,7 +675,10 @@ def test_each_party_hears_of_its_own_part_only(wired, service, person, me, now):
     lifecycle.leave(subscription, erase=True, by=me, at=now)
     propagation.deliver_due(now=clock(now))
     told = {a.path.removeprefix("/"): a.message["data"] for a in wired.arrivals}
-    assert len(told[service.organization.code]["consents"]) == 4 and told[service.organization.code]["delete_data"] is True
+    assert (
+        len(told[service.organization.code]["consents"]) == 4
+        and told[service.organization.code]["delete_data"] is True
+    )
     for consent in subscription.consents.filter(kind="transfer"):
         data = told[consent.source.code]
         assert [c["id"] for c in data["consents"]] == [str(consent.pk)]

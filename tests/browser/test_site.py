@@ -1,0 +1,28 @@
+"""The list of pages that are looked at is whole."""
+
+from django.urls import Resolver404, get_resolver, resolve
+
+from tests.browser.test_pages import PAGES
+
+# Answers without a page of their own: they redirect, download, or stand inside another page.
+WITHOUT_A_PAGE = {
+    "set_language", "start", "decline_request", "erase", "pause", "resume", "erase_consent", "answer_notice", "confirm_delivery",
+    "healthz", "readyz",
+    "tracker",  # inside the subscription; test_tracker.py
+    "end_several",  # test_stop.py
+    "reveal",  # test_official.py
+}  # fmt: skip
+
+
+def test_every_page_of_the_site_is_looked_at():
+    looked_at = set()
+    for _, address, _ in PAGES.values():
+        if not isinstance(address, str):
+            looked_at.add(address.view)
+            continue
+        try:
+            looked_at.add(resolve(address.partition("?")[0]).url_name)
+        except Resolver404:
+            continue
+    named = {getattr(pattern, "name", None) for pattern in get_resolver().url_patterns} - {None}
+    assert named - WITHOUT_A_PAGE - looked_at == set()
