@@ -8,6 +8,10 @@ from consents.actors import Actor
 from providers import policy, registry
 from providers.models import PolicyRule
 from tests import factories
+from tests.city import city, seeded
+from tests.partners import partners
+
+__all__ = ["city", "partners", "seeded"]  # fixtures, one of each for every folder
 
 NOW = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
 

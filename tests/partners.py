@@ -181,12 +181,6 @@ class Partners:
         )
         raise AssertionError(f"not at rest after {seconds} s: {self.totals()}, {stuck}")
 
-    def answer(self, subscription, organization: Organization) -> None:
-        """Deliver the last stop of a subscription once more, to an organization that was silent before: it answers now."""
-        last = subscription.deliveries.filter(organization=organization).exclude(goal="received").latest("pk")
-        Delivery.objects.filter(pk=last.pk).update(state="retrying", next_at=timezone.now())
-        self.settle()
-
     # --- what they say -------------------------------------------------------------------------------------------------
 
     def held(self, **filters: object) -> list[dict]:
@@ -267,11 +261,13 @@ def application_of(person, client) -> Caller:
 
 
 @pytest.fixture
-def partners(live_server, settings, tmp_path) -> Iterator[Partners]:
-    """The sandbox's server, answering to `live_server`; no organization is connected yet."""
+def partners(request, live_server, settings, tmp_path) -> Iterator[Partners]:
+    """The sandbox's server, answering to `live_server`; no organization is connected yet. It proves at once, or after as
+    many seconds as an indirect parameter says: (until stopped, until erased)."""
     cache.clear()  # rate limits of earlier tests
     config = tmp_path / "sandbox.json"
-    server = SandboxServer(config=config, database=tmp_path / "sandbox.sqlite3")
+    delays = getattr(request, "param", PROMPT)
+    server = SandboxServer(config=config, database=tmp_path / "sandbox.sqlite3", delays=delays)
     settings.SANDBOX_URL, settings.PORTAL_URL = server.address, live_server.url
     try:
         yield Partners(server, config, live_server.url)

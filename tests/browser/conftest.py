@@ -8,21 +8,13 @@ from axe_playwright_python.sync_playwright import Axe
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
-from tests.city import city, seeded
-from tests.partners import partners
-
-__all__ = ["city", "partners", "seeded"]
-
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WIDE = {"width": 1280, "height": 900}
 ZOOMED = {"width": 640, "height": 450}  # what 200 % leaves of it
 NARROW = {"width": 360, "height": 740}
+# Without motion, so that what is scrolled to is there at once.
+USUAL: dict[str, Any] = {"viewport": WIDE, "timezone_id": "Asia/Seoul", "reduced_motion": "reduce"}
 LOCALES = {"ko": "ko-KR", "en": "en-US"}
-
-
-@pytest.fixture(scope="session")
-def browser_context_args() -> dict[str, Any]:
-    return {"locale": LOCALES["ko"], "viewport": WIDE, "timezone_id": "Asia/Seoul"}
 
 
 class Errors(list):
@@ -38,7 +30,7 @@ def context_of(
     browser: Browser, url: str, session: str | None = None, *, language: str = "ko", **options: Any
 ) -> BrowserContext:
     """A browser window of somebody who is signed in with that session cookie, or of a visitor."""
-    options = {"locale": LOCALES[language], "viewport": WIDE, "timezone_id": "Asia/Seoul", **options}
+    options = {"locale": LOCALES[language], **USUAL, **options}
     context = browser.new_context(base_url=url, **options)
     context.set_default_timeout(10_000)
     if session:

@@ -48,11 +48,6 @@ def test_an_admin_confirms_at_the_desk(window):
     for _ in range(3):  # received, stopped, erased
         page.goto(f"/desk/deliveries/{_task(subscription).jti}/")
         form = page.locator("form[action$='/confirm/']").first
-        for field in form.locator(
-            "textarea:visible, input[type=text]:visible, input[type=url]:visible"
-        ).all():
-            if not field.input_value():
-                field.fill("2026-11-22 담당자가 저장소에서 지웠고 보고서 17번에 적었어요.")
         for box in form.locator("input[type=checkbox][required]").all():
             box.check()
         form.get_by_role("button").last.click()

@@ -1,4 +1,4 @@
-"""What the stories share: the other side, and people at their browsers."""
+"""What the stories share: people at their browsers, and how a page is read."""
 
 import re
 import uuid
@@ -7,9 +7,6 @@ import pytest
 
 from tests import factories
 from tests.journeys.visitor import Visitor
-from tests.partners import partners
-
-__all__ = ["partners"]
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from django.test import Client
 
 from consents.models import Member, Person, Subscription
-from tests.city import city, seeded
 from tests.journeys.conftest import number
 from tests.journeys.visitor import Page
 from tests.partners import application_of
-
-__all__ = ["city", "seeded"]
 
 
 def test_summary_page_and_partners_say_the_same_for_everybody(city):
