@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from consents.models import Consent, ConsentRequest, Delivery, Member, Notice, Subscription
 
@@ -129,7 +130,7 @@ def navigation(request) -> dict:
         PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
         REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue")],
         OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries")],
-        None: [(_("마이데이터 회사"), "operators"), (_("서비스"), "services")],
+        None: [(pgettext("여럿", "마이데이터 회사"), "operators"), (pgettext("여럿", "서비스"), "services")],
     }[who]  # fmt: skip
     try:
         current = resolve(request.path_info).url_name

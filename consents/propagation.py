@@ -171,7 +171,7 @@ WITH due AS (
   SELECT d.id FROM consents_delivery d
   WHERE d.id IN (SELECT id FROM due WHERE place <= %(each)s ORDER BY next_at LIMIT %(limit)s)
     AND d.state IN ('queued', 'retrying') AND (d.lease_until IS NULL OR d.lease_until < %(at)s)
-  FOR UPDATE
+  FOR UPDATE SKIP LOCKED
 )
 UPDATE consents_delivery d
 SET lease_token = gen_random_uuid(), lease_until = %(until)s, attempts = d.attempts + 1

@@ -212,8 +212,10 @@ class Partners:
     def environment(self) -> dict[str, str]:
         """The environment of a process (a worker, say) on this test's database with these partners."""
         database = connection.settings_dict
+        quote = urllib.parse.quote
+        who = quote(database["USER"]) + (f":{quote(database['PASSWORD'])}" if database["PASSWORD"] else "")
         query = urllib.parse.urlencode({"host": database["HOST"], "port": database["PORT"]})
-        address = f"postgresql://{urllib.parse.quote(database['USER'])}@/{database['NAME']}?{query}"
+        address = f"postgresql://{who}@/{database['NAME']}?{query}"
         return {
             **os.environ,
             "DATABASE_URL": address,

@@ -16,7 +16,7 @@ from providers.models import Service
 from tests.browser.conftest import NARROW, WIDE, ZOOMED, Errors, context_of, sideways, violations
 
 Address = Callable[[Any], str]
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]  # the first one waits for the seed
 
 SEVEN, NONE, YOUNG = "haneul@portal.example", "saebyeok@portal.example", "bom@portal.example"
 REGULATOR, DESK, DESK2 = "regulator@portal.example", "desk@portal.example", "desk2@portal.example"

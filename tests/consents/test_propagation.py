@@ -278,9 +278,12 @@ def test_a_row_in_another_workers_hands_is_skipped_not_waited_for(person, servic
     held = operators(subscription)
     with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
         other.execute("SELECT 1 FROM consents_delivery WHERE id = %s FOR UPDATE", [held.pk])
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '2s'")
         before = time.monotonic()
         rows = propagation.claim(at=now, limit=50)
         assert time.monotonic() - before < 1
+    connection.close()  # with its lock_timeout
     assert len(rows) == 2 and held.pk not in {row.pk for row in rows}
 
 

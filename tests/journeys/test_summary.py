@@ -1,5 +1,6 @@
 """At rest, everybody says the same: the API, the page, and the pretend operators."""
 
+import pytest
 from django.test import Client
 
 from consents.models import Member, Person, Subscription
@@ -8,6 +9,7 @@ from tests.journeys.visitor import Page
 from tests.partners import application_of
 
 
+@pytest.mark.timeout(300)  # it may wait for the seed
 def test_summary_page_and_partners_say_the_same_for_everybody(city):
     city.partners.settle()
     people = Person.objects.exclude(pk__in=Member.objects.values("person"))

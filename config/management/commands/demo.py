@@ -226,14 +226,10 @@ def last_line(log: Path) -> str:
 
 def welcome(home: Path, url: str) -> str:
     """The address and the demo sign-ins, as the first run wrote them down."""
-    sandbox = os.environ["SANDBOX_URL"]
-    lines = [
-        "",
-        f"  Portal               {url}",
-        f"  Pretend companies    {sandbox}/",
-        f"  Mailbox              {sandbox}/mail/",
-        f"  Logs                 {home / 'log'}",
-    ]
+    lines = ["", f"  Portal               {url}"]
+    if sandbox := os.environ.get("SANDBOX_URL"):
+        lines += [f"  Pretend companies    {sandbox}/", f"  Mailbox              {sandbox}/mail/"]
+    lines.append(f"  Logs                 {home / 'log'}")
     try:
         rows = json.loads((home / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
