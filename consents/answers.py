@@ -73,10 +73,10 @@ def complete(
                 evd=evidence.digest,
             )
         # Who was asked to stop only (every source) may say that it erased too; that settles nobody else's erasure.
-        if (
-            delivery.goal == Delivery.Goal.ERASED
-            and evidence.status in {Evidence.Status.ERASED, Evidence.Status.RETAINED}
-        ):
+        if delivery.goal == Delivery.Goal.ERASED and evidence.status in {
+            Evidence.Status.ERASED,
+            Evidence.Status.RETAINED,
+        }:
             _settle_erasure(delivery, evidence, basis=basis, by=by, at=at)
     return delivery
 

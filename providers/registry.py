@@ -405,7 +405,7 @@ def fictional() -> dict:
 
 
 _NOT_SERVICE = ("operator", "client_id", "terms", "history")
-_INVENTED = "방지턱 가상 데이터"
+_INVENTED = "방지턱 가상 데이터 · invented for the demo"
 
 
 def _load_organization(row: dict) -> Organization:
@@ -419,7 +419,7 @@ def _load_organization(row: dict) -> Organization:
             status=licence["status"],
             decided_on=licence["decided_on"],
             effective_on=licence["effective_on"],
-            defaults={"source": _INVENTED, "note": licence["note"]},
+            defaults={"source": _INVENTED, "note": licence["note"], "note_en": licence["note_en"]},
         )
     return organization
 

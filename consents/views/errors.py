@@ -39,6 +39,21 @@ def server_error(request):
     return HttpResponseServerError(render_to_string("500.html", {"title": title}))
 
 
+class WordsMiddleware:
+    """An address that answers another method only gets a page in words too, not a blank one."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        if response.status_code != 405 or response.content or request.method == "HEAD":
+            return response
+        page = _answer(request, 405, _("이 주소는 이렇게 열 수 없어요."), "405.html")
+        page.headers["Allow"] = response.headers.get("Allow", "")
+        return page
+
+
 @access.public
 def csrf_failure(request, reason=""):
     return _answer(request, 403, _("화면이 오래됐어요. 새로 고친 뒤 다시 해 주세요."), "403_csrf.html")

@@ -538,9 +538,10 @@ def test_no_transaction_is_open_while_a_message_is_on_its_way(settings, monkeypa
         service = factories.offered()
         receiver.connect(*everybody(service))
         subscription = factories.joined(factories.PersonFactory(), service, now)
-        seen = []
+        seen, together = [], threading.Barrier(3)
 
         def look(arrival):
+            together.wait(timeout=10)  # all are on their way: nothing is being recorded
             try:
                 with connection.cursor() as cursor:
                     cursor.execute(
@@ -553,6 +554,7 @@ def test_no_transaction_is_open_while_a_message_is_on_its_way(settings, monkeypa
                     seen.append((idle, cursor.rowcount))
             finally:
                 connection.close()
+            together.wait(timeout=10)
             return 200
 
         receiver.answer = look
