@@ -10,7 +10,7 @@ urlpatterns = [
     # the public
     path("", public.home, name="home"),
     path("operators/", public.operators, name="operators"),
-    path("operators/<str:code>/", public.operator, name="operator"),
+    path("operators/<slug:code>/", public.operator, name="operator"),
     path("services/", public.services, name="services"),
     path("services/<slug:slug>/", public.service, name="service"),
     path("language/", set_language, name="set_language"),
@@ -59,4 +59,5 @@ urlpatterns = [
 handler400 = "consents.views.errors.bad_request"
 handler403 = "consents.views.errors.permission_denied"
 handler404 = "consents.views.errors.page_not_found"
+handler429 = "consents.views.errors.too_many_requests"  # allauth's rate limits
 handler500 = "consents.views.errors.server_error"

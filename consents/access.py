@@ -7,8 +7,8 @@ the mark is missing. What belongs to somebody else does not exist (404), so that
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import Http404
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.urls import Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
@@ -19,6 +19,8 @@ from consents.models import Consent, ConsentRequest, Delivery, Member, Notice, S
 PUBLIC, PERSON, REGULATOR, OPERATOR_ADMIN, SIGNED_IN, API = (
     "public", "person", "regulator", "operator_admin", "signed_in", "api",
 )  # fmt: skip
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+LARGEST_FORM = 262_144  # bytes, as DATA_UPLOAD_MAX_MEMORY_SIZE
 # Pages of libraries, which carry no mark of ours: sign-in looks after itself, the rest is public by nature.
 LIBRARIES = (
     "allauth.",
@@ -80,6 +82,9 @@ class GuardMiddleware:
 
     def process_view(self, request, view, args, kwargs):
         rule = rule_of(view)
+        machine = rule == API or getattr(view, "csrf_exempt", False)  # reads its own body
+        if not machine and (refusal := _not_a_form(request)):
+            return refusal
         if rule in (PUBLIC, API):
             return None
         if rule is None:
@@ -89,6 +94,18 @@ class GuardMiddleware:
         if rule != SIGNED_IN and role(request.user) != rule:
             raise PermissionDenied(_("이 페이지는 다른 역할의 계정으로 볼 수 있어요."))
         return None
+
+
+def _not_a_form(request) -> HttpResponse | None:
+    """Pages take forms: another content type would read as an empty form, and be carried out as one."""
+    if request.method not in ("POST", "PUT", "PATCH", "DELETE"):
+        return None
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isascii() or not length.isdigit() or int(length) > LARGEST_FORM:
+        return render(request, "400.html", status=413)
+    if int(length) and request.content_type not in FORM_TYPES:
+        return render(request, "400.html", status=415)
+    return None
 
 
 def own_subscription(request, pk) -> Subscription:

@@ -1,9 +1,13 @@
 """WRITES people: who signs up as what (allauth's adapter), and what they change about themselves."""
 
 import datetime
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
+from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from consents.actors import Actor
 from consents.models import Member, Person
@@ -22,6 +26,11 @@ class AccountAdapter(DefaultAccountAdapter):
         if commit:
             user.save()
         return user
+
+    def render_mail(self, template_prefix, email, context, headers=None):
+        """Letters come from the portal by its name, not by its host."""
+        site = SimpleNamespace(name=str(_("방지턱")), domain=urlsplit(settings.PORTAL_URL).netloc)
+        return super().render_mail(template_prefix, email, {**context, "current_site": site}, headers)
 
     def get_phone(self, user):
         """The portal keeps no telephone numbers."""

@@ -1,3 +1,5 @@
+"""Django's handle on what happens between people and services."""
+
 from django.apps import AppConfig
 
 

@@ -140,11 +140,11 @@ def overlap(facts: Facts, service=None) -> Iterator[Reason]:
 def dormant(facts: Facts, service=None) -> Iterator[Reason]:
     stop = facts.number("INACTIVE_STOP_MONTHS")
     for row in facts.live:
-        if months := unused_months(row, facts):
+        if unused_months(row, facts) and (used := row.last_used_on):
             yield Reason(
                 Notice.Kind.DORMANT,
-                f"{row.service.name_ko}: {months}개월 동안 쓰지 않았어요. {stop}개월이 되면 정기 전송이 멈춰요.",
-                f"{row.service.name_en}: unused for {months} months. Regular transfer stops at {stop} months.",
+                f"{row.service.name_ko}: {used:%Y}년 {used.month}월 {used.day}일 뒤로 쓰지 않았어요. {stop}개월 동안 쓰지 않으면 정기 전송이 멈춰요.",
+                f"{row.service.name_en}: not used since {used.day} {used:%b %Y}. Regular transfer stops after {stop} months without use.",
                 subscription=row,
                 matter=str(row.pk),
             )
@@ -200,11 +200,10 @@ def expiring(facts: Facts, service=None) -> Iterator[Reason]:
     soon = facts.today + datetime.timedelta(days=facts.number("EXPIRING_DAYS"))
     for row in facts.live:
         if facts.today <= row.until_on <= soon:
-            left = (row.until_on - facts.today).days
             yield Reason(
                 Notice.Kind.EXPIRING,
-                f"{row.service.name_ko}: {left}일 뒤에 끝나요. 아무것도 하지 않으면 저절로 멈춰요.",
-                f"{row.service.name_en}: ends in {left} days. It stops by itself if you do nothing.",
+                f"{row.service.name_ko}: {row.until_on:%Y}년 {row.until_on.month}월 {row.until_on.day}일에 끝나요. 아무것도 하지 않으면 저절로 멈춰요.",
+                f"{row.service.name_en}: ends on {row.until_on.day} {row.until_on:%b %Y}. It stops by itself if you do nothing.",
                 subscription=row,
                 matter=row.until_on.isoformat() + str(row.pk),
             )

@@ -26,6 +26,7 @@ from providers import signing
 from providers.models import Channel, ChannelKey
 
 LEEWAY = datetime.timedelta(seconds=signing.FUTURE_LEEWAY)
+CLOCKS_APART = datetime.timedelta(seconds=60)
 
 
 class ReportClaim(shapes.Strict):
@@ -82,6 +83,8 @@ class Claims(shapes.Strict):
             }
             if claims.get("retain_until") and claims["retain_until"] <= now.date():
                 wrong["retain_until"] = [_("지난 날이에요.")]
+        if claims["status"] == Evidence.Status.ERASED and not claims.get("report", {}).get("url"):
+            wrong["report"] = [_("지웠다면 그 증거의 지문과 주소가 꼭 있어야 해요.")]
         if wrong:
             raise serializers.ValidationError(wrong)
         return claims
@@ -183,6 +186,10 @@ def _delivery(organization, claims: dict) -> Delivery:
     delivery = get_object_or_404(own)
     if claims["version"] < delivery.version:
         raise Problem("outdated-version")
+    if claims["version"] > delivery.version:
+        raise serializers.ValidationError({"version": [_("이 전달이 알린 판이 아니에요.")]})
+    if claims["completed_at"] < delivery.created_at - CLOCKS_APART:
+        raise serializers.ValidationError({"completed_at": [_("멈추라고 하기 전의 시각이에요.")]})
     return delivery
 
 

@@ -221,6 +221,11 @@ class Resume(PersonDoor):
 class HistoryQuery(PageQuery):
     on = shapes.Day(required=False, help_text="a day in Seoul: its facts, and who held my data on it")
 
+    def validate_on(self, on):
+        if on.year < 2000 or on > timezone.localdate():
+            raise serializers.ValidationError(_("2000년부터 오늘 사이의 날을 골라 주세요."))
+        return on
+
 
 class HistoryPage(results(documents.Entry, "EntryPage")):  # type: ignore[misc]
     on = serializers.DateField(allow_null=True)

@@ -18,6 +18,7 @@ from providers.models import Channel, Organization
 from providers.sandbox import database, holdings
 
 SCOPES = ("requests:write", "consents:read", "holdings:write", "transfers:write", "deliveries:ack")
+SOURCE_SCOPES = ("transfers:write", "deliveries:ack")
 
 
 def folder() -> Path:
@@ -46,7 +47,7 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
         registry.add_public_key(channel=channel, kid=kid, jwk=public, by=by, at=at)
         client_id = f"{organization.code.lower()}-server"
         oauth.create_client(
-            organization=organization, name=organization.name_en, secret=client_secret, scopes=SCOPES,
+            organization=organization, name=organization.name_en, secret=client_secret, scopes=SCOPES if organization.is_operator else SOURCE_SCOPES,
             redirect_uris=[f"https://{organization.code.lower()}.example/back"], client_id=client_id, by=by, at=at,
         )  # fmt: skip
         keys[organization.code] = key

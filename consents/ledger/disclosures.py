@@ -1,4 +1,4 @@
-"""Salts and values, encrypted under a key per person, so that they can be shredded one day."""
+"""WRITES people's data keys. Salts and values are encrypted under a key per person, to be shredded one day."""
 
 import base64
 import json

@@ -90,7 +90,7 @@ def pause(
         if until_on is not None and until_on <= day(at):
             raise NotOffered("a pause that ends in the past")
         consent.state, consent.paused_at, consent.paused_until = Consent.State.PAUSED, at, until_on
-        change(consent, "consent.paused", messages.CONSENT_PAUSED, by=by, at=at, stop=True, reason=reason)
+        change(consent, "consent.paused", messages.CONSENT_PAUSED, by=by, at=at, reason=reason)
     return consent
 
 

@@ -11,6 +11,7 @@ from django.utils.translation import ngettext
 from consents import lifecycle, requests, speedbump
 from consents.models import ConsentRequest, Notice, Person, Subscription
 from consents.queries import public, scopes
+from consents.queries.person import summary
 from consents.templatetags.portal import loc
 from providers import policy
 from providers.models import Scope, Service, TermsItem
@@ -61,6 +62,11 @@ class SpeedBump:
 _ON_THE_CARD = {Notice.Kind.LICENCE, Notice.Kind.EXPIRING, Notice.Kind.TERMS}
 # The number and the badges say it already.
 _SHOWN_OTHERWISE = {Notice.Kind.COUNT, Notice.Kind.DORMANT}
+
+
+def operators_holding(person: Person) -> int:
+    """How many hold the person's data at this moment."""
+    return summary(person).operators_holding
 
 
 def speed_bump(*, person: Person, service: Service, at: datetime.datetime) -> SpeedBump:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -90,7 +91,7 @@ def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
     """Every stop of a subscription as of `at`. Two queries."""
     deliveries = list(
         Delivery.objects.filter(subscription=subscription)
-        .exclude(goal=Delivery.Goal.RECEIVED)
+        .filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(event=messages.CONSENT_PAUSED))
         .select_related("organization", "consent__source", "consent__recipient")
         .defer("body", "set_compact")
         .order_by("-id")[:200]
@@ -175,7 +176,9 @@ def _party(delivery: Delivery, statements: list[Evidence], *, at: datetime.datet
 
 def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at) -> list[Step]:
     codes = ["sent", "received"]
-    if delivery.event != messages.ERASURE_REQUESTED:  # by then the flow has been stopped before
+    if (
+        delivery.goal != Delivery.Goal.RECEIVED and delivery.event != messages.ERASURE_REQUESTED
+    ):  # by then the flow has been stopped before
         codes.append("stopped")
     if delivery.goal == Delivery.Goal.ERASED:
         codes.append("erased")

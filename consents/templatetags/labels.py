@@ -83,7 +83,7 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
     "holding": {
         "receiving": (_("지금 받고 있어요"), "info"),
         "held": (_("그만뒀지만 아직 지우지 않았어요"), "late"),
-        "gone": (_("다 지웠어요"), "good"),
+        "gone": (_("지웠다고 서명했어요"), "good"),
     },
     "step": {
         "ended": (_("여기서 끝냈어요"), "neutral"),

@@ -39,11 +39,25 @@ def server_error(request):
     return HttpResponseServerError(render_to_string("500.html", {"title": title}))
 
 
+@access.public
+def too_many_requests(request, exception=None):
+    page = _answer(request, 429, _("잠시 뒤에 다시 해 주세요."), "429.html")
+    page.headers["Retry-After"] = "60"
+    return page
+
+
 class WordsMiddleware:
-    """An address that answers another method only gets a page in words too, not a blank one."""
+    """Gives words and the right status where a library gives a blank page or a cheerful 200."""
 
     def __init__(self, get_response):
         self.get_response = get_response
+
+    def process_template_response(self, request, response):
+        """A library's form with errors is a refused request, not a fine one."""
+        form = (response.context_data or {}).get("form")
+        if request.method == "POST" and response.status_code == 200 and getattr(form, "errors", None):
+            response.status_code = 400
+        return response
 
     def __call__(self, request):
         response = self.get_response(request)

@@ -45,7 +45,7 @@ def _bump_page(request, service, lodged_id, *, at, problems=(), status=200):
     if not public.is_open(service):
         return _refused(request, service, lifecycle.NotOpen())
     bump = queries.speed_bump(person=request.user, service=service, at=at)
-    seen = note_of_seeing(request.user, service, bump.level)
+    seen = note_of_seeing(request.user, service, bump.level, bump.total)
     context = {"service": service, "bump": bump, "seen": seen, "request_id": lodged_id, "problems": problems}
     return render(request, "join/join.html", context, status=status)
 
@@ -86,16 +86,11 @@ def ask(request, slug):
     service = public.find_service(slug, on=lifecycle.day(at))
     given = request.POST if request.method == "POST" else request.GET
     lodged_id = _request_id(request)
+    if request.method == "POST" and not lodged_id and public.own_subscription_url(request.user, service):
+        return _refused(request, service, lifecycle.AlreadyJoined())
     level = _seen_level(request, service, given.get("seen", ""))
     if level is None:
-        if request.method == "POST":
-            messages.warning(
-                request,
-                _(
-                    "시간이 꽤 지났어요. 지금 목록을 다시 보고 이어 가 주세요. 아직 아무것도 동의하지 않았어요."
-                ),
-            )
-        return _see_other(_address("join", service, lodged_id))
+        return _back_to_the_bump(request, service, lodged_id)
     if level == speedbump.STRONG and given.get("reviewed") != "on":
         messages.warning(request, _("목록을 살펴봤다는 칸을 고르면 이어 갈 수 있어요."))
         return _see_other(_address("join", service, lodged_id))
@@ -110,6 +105,16 @@ def ask(request, slug):
     return _ask_page(
         request, service, asked, _blank(asked, given, lodged_id, strong=level == speedbump.STRONG)
     )
+
+
+def _back_to_the_bump(request, service, lodged_id):
+    """The list was never shown, too long ago, or has grown since: show it again."""
+    if request.method == "POST":
+        messages.warning(
+            request,
+            _("시간이 꽤 지났어요. 지금 목록을 다시 보고 이어 가 주세요. 아직 아무것도 동의하지 않았어요."),
+        )
+    return _see_other(_address("join", service, lodged_id))
 
 
 def _answer(request, service, asked, *, strong, at):
@@ -266,16 +271,19 @@ def _why(refusal):
 
 
 def _seen_level(request, service, note: str):
-    """The level at which this person saw the speed bump of this service within SEEN_FOR; None where they did not."""
+    """The level at which this person saw the speed bump of this service within SEEN_FOR.
+
+    None where they did not, or where more operators hold their data now than the list they saw had."""
     try:
-        return signing.loads(note, salt=_salt(request.user, service), max_age=SEEN_FOR)
-    except signing.BadSignature:
+        level, seen = signing.loads(note, salt=_salt(request.user, service), max_age=SEEN_FOR)
+    except (signing.BadSignature, TypeError, ValueError):
         return None
+    return level if queries.operators_holding(request.user) <= seen else None
 
 
-def note_of_seeing(person, service, level: str) -> str:
+def note_of_seeing(person, service, level: str, operators: int) -> str:
     """Signed for this person and this service without naming either, because it travels in an address."""
-    return signing.dumps(level, salt=_salt(person, service))
+    return signing.dumps([level, operators], salt=_salt(person, service))
 
 
 def _salt(person, service):

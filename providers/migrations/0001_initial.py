@@ -506,7 +506,7 @@ class Migration(migrations.Migration):
                 ("effective_on", models.DateField()),
                 ("source", models.CharField(max_length=300)),
                 ("note", models.CharField(blank=True, max_length=500)),
-                ("note_en", models.CharField(blank=True, max_length=500)),
+                ("note_en", models.CharField(blank=True, db_default="", default="", max_length=500)),
                 (
                     "organization",
                     models.ForeignKey(

@@ -109,7 +109,7 @@ class Licence(models.Model):
     effective_on = models.DateField()
     source = models.CharField(max_length=300)
     note = models.CharField(max_length=500, blank=True)
-    note_en = models.CharField(max_length=500, blank=True)
+    note_en = models.CharField(max_length=500, blank=True, default="", db_default="")
 
     class Meta:
         ordering = ["-effective_on", "-decided_on", "-id"]

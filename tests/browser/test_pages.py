@@ -46,7 +46,7 @@ def own(slug: str, view: str = "subscription") -> Address:
 def ask(slug: str, email: str) -> Address:
     @of_view("ask")
     def address(city) -> str:
-        note = note_of_seeing(city.person(email), Service.objects.get(slug=slug), speedbump.INFORM)
+        note = note_of_seeing(city.person(email), Service.objects.get(slug=slug), speedbump.INFORM, 99)
         return f"/services/{slug}/join/ask/?seen={note}"
 
     return address

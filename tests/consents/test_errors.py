@@ -2,10 +2,11 @@
 
 import pytest
 from django.test import Client, override_settings
-from django.urls import path
+from django.urls import path, reverse
 
 from config import urls
 from consents import access
+from tests import factories
 
 pytestmark = pytest.mark.django_db
 
@@ -15,7 +16,7 @@ def broken(request):
     raise RuntimeError("a secret detail")
 
 
-urlpatterns = [*urls.urlpatterns, path("broken/", broken), path("api/broken/", broken)]
+urlpatterns = [path("broken/", broken), path("api/broken/", broken), *urls.urlpatterns]
 handler400, handler403, handler404, handler500 = (
     urls.handler400,
     urls.handler403,
@@ -24,7 +25,7 @@ handler400, handler403, handler404, handler500 = (
 )
 
 
-@pytest.mark.parametrize(("language", "words"), [("ko", "찾는"), ("en", "find")])
+@pytest.mark.parametrize(("language", "words"), [("ko", "찾는"), ("en", "Page not found")])
 def test_an_unknown_address_gets_a_page(client, language, words):
     answer = client.get("/nowhere/", headers={"accept-language": language})
     assert answer.status_code == 404 and words in answer.content.decode()
@@ -53,3 +54,32 @@ def test_a_form_without_its_token_is_refused_in_words(person):
     browser.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
     answer = browser.post("/me/end/", {})
     assert answer.status_code == 403 and "<h1>" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ('{"erase": true}', "application/json", 415),
+        ("until_on=x", "text/plain", 415),
+        ("a=" + "x" * 10_000_000, "application/x-www-form-urlencoded", 413),
+    ],
+)
+def test_a_page_takes_forms_of_a_decent_size_only(signed_in, person, body, kind, status):
+    subscription = factories.joined(person)
+    for name in ("end", "erase"):
+        answer = signed_in.post(reverse(name, args=[subscription.pk]), body, content_type=kind)
+        assert answer.status_code == status
+    subscription.refresh_from_db()
+    assert subscription.state == "active"
+
+
+def test_a_sign_in_that_fails_is_no_success(client, db):
+    assert client.post("/accounts/login/", {"login": "not an address"}).status_code == 400
+    assert client.post("/accounts/signup/", {}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "address", ["/operators/%00/", "/operators/a%00b/", "/api/v1/me/history?on=9999-12-31"]
+)
+def test_odd_addresses_are_no_fault_of_ours(signed_in, address):
+    assert signed_in.get(address).status_code in (400, 404)

@@ -12,6 +12,7 @@ from django.utils import timezone
 from consents import lifecycle
 from consents.actors import Actor
 from consents.models import Consent, EntryIndex, Subscription
+from consents.queries.person import summary
 from consents.views import join as views
 from tests.factories import (
     LicenceFactory,
@@ -39,7 +40,7 @@ def ask_url(service):
 
 
 def seen(person, service, level="inform"):
-    return views.note_of_seeing(person, service, level)
+    return views.note_of_seeing(person, service, level, summary(person).operators_holding)
 
 
 def answer(person, service, *, level="inform", **more):
@@ -418,3 +419,12 @@ def test_the_bump_costs_the_same_with_one_and_with_twelve(signed_in, person, ser
 
 def test_the_ask_costs_little(signed_in, person, service):
     assert queries_of(signed_in, ask_url(service), {"seen": seen(person, service)}) <= 12
+
+
+def test_an_old_tab_does_not_skip_a_list_that_has_grown(signed_in, person):
+    service = offered()
+    old = seen(person, service)
+    for _n in range(4):
+        joined(person)
+    answer = signed_in.get(f"{ask_url(service)}?seen={old}")
+    assert answer.status_code in (302, 303) and answer.url.startswith(f"/services/{service.slug}/join/")

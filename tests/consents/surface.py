@@ -1,0 +1,320 @@
+"""Every address of the portal, found by walking the resolver, and a world with two sides in which to knock at all of them.
+
+The crawls (test_access.py) and the sweep of bad input (test_sweep.py) read their cases from here. An address that takes a
+parameter or a form nobody described fails there, so that a new page cannot be forgotten.
+"""
+
+import datetime
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connection
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+
+from consents import access, lifecycle, requests, speedbump
+from consents.actors import Actor
+from consents.models import EntryIndex
+from tests import factories
+from tests.consents.api.conftest import Caller, Signer, of, token
+
+BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
+SYSTEM = Actor.system("test")
+
+
+# --- addresses ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Address:
+    """`path` with its parameters as `<…>`, without the first slash."""
+
+    path: str
+    view: Any
+    name: str
+
+    @property
+    def rule(self) -> str | None:
+        return access.rule_of(self.view)
+
+    @property
+    def is_api(self) -> bool:
+        return self.path.startswith("api/v1/")
+
+    def methods(self) -> set[str]:
+        """What a JSON door answers to."""
+        return {
+            method.upper()
+            for method in ("get", "post", "put", "patch", "delete")
+            if hasattr(self.view.cls, method)
+        }
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def addresses() -> list[Address]:
+    """All that are ours; libraries' own pages (sign-in, metrics) are theirs to test."""
+    return [
+        address
+        for address in _walk(get_resolver().url_patterns, "")
+        if not address.path.startswith(("accounts/", "metrics"))
+    ]
+
+
+def _walk(patterns, prefix: str) -> Iterator[Address]:
+    for entry in patterns:
+        path = prefix + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            yield from _walk(entry.url_patterns, path)
+        elif isinstance(entry, URLPattern):
+            yield Address(path, entry.callback, entry.name or "")
+
+
+# --- a world with two sides ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Side:
+    """A person, an operator they deal with, and one of everything between them."""
+
+    person: Any
+    service: Any  # joined
+    fresh: Any  # could be joined
+    live: Any
+    ended: Any  # left without erasing
+    consent: Any  # active
+    paused: Any
+    withdrawn: Any  # without erasing
+    notice: Any
+    lodged: Any  # a consent request that nobody took up
+    delivery: Any  # at the operator's desk, to be erased
+    evidence: Any
+    admin: Any
+    regulator: Any
+    event: Any  # of the log, about the person
+    callers: dict[str, Caller]
+    signer: Signer
+    sessions: dict[str, str] = field(default_factory=dict)
+
+    def browser(self, rule: str | None, **options) -> Client:
+        """The browser of whoever the rule is for. Everybody signed in once, when the side was made."""
+        client = Client(**options)
+        if rule in self.sessions:
+            client.cookies["sid"] = self.sessions[rule]
+        return client
+
+    def sign_in(self) -> None:
+        people = {
+            access.PERSON: self.person,
+            access.REGULATOR: self.regulator,
+            access.OPERATOR_ADMIN: self.admin,
+        }
+        for rule, person in people.items():
+            client = Client()
+            client.force_login(person, backend=BACKEND)
+            self.sessions[rule] = client.cookies["sid"].value
+        self.sessions[access.SIGNED_IN] = self.sessions[access.PERSON]
+
+    def fill(self, path: str) -> str:
+        """The address of this side's own thing."""
+        return "/" + _fill(path, self)
+
+
+# Parameter by the start of its address: what stands there. The first that fits counts.
+PARAMETERS: dict[str, Callable[[Side], Any]] = {
+    "me/subscriptions/<uuid:pk>/certificate/": lambda side: side.ended.pk,
+    "me/subscriptions/<uuid:pk>/erase/": lambda side: side.ended.pk,
+    "me/subscriptions/<uuid:pk>": lambda side: side.live.pk,
+    "me/consents/<uuid:pk>/resume/": lambda side: side.paused.pk,
+    "me/consents/<uuid:pk>/erase/": lambda side: side.withdrawn.pk,
+    "me/consents/<uuid:pk>": lambda side: side.consent.pk,
+    "me/notices/<uuid:pk>": lambda side: side.notice.pk,
+    "requests/<uuid:pk>": lambda side: side.lodged.pk,
+    "services/<slug:slug>/join": lambda side: side.fresh.slug,
+    "services/<slug:slug>": lambda side: side.service.slug,
+    "operators/<slug:code>": lambda side: side.service.organization.code,
+    "oversight/entries/<uuid:event_id>": lambda side: side.event,
+    "desk/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
+    "api/v1/me/subscriptions/<uuid:pk>/erase": lambda side: side.ended.pk,
+    "api/v1/me/subscriptions/<uuid:pk>": lambda side: side.live.pk,
+    "api/v1/me/consents/<uuid:pk>/resume": lambda side: side.paused.pk,
+    "api/v1/me/consents/<uuid:pk>": lambda side: side.consent.pk,
+    "api/v1/services/<slug:slug>/subscriptions": lambda side: side.fresh.slug,
+    "api/v1/services/<slug:slug>": lambda side: side.service.slug,
+    "api/v1/consent-requests/<uuid:pk>": lambda side: side.lodged.pk,
+    "api/v1/consents/<uuid:pk>": lambda side: side.consent.pk,
+    "api/v1/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
+    "api/v1/evidence/<str:jti>": lambda side: side.evidence.jti,
+}
+
+
+def _fill(path: str, side: Side) -> str:
+    if "<" not in path:
+        return path
+    for start, value in PARAMETERS.items():
+        if path.startswith(start):
+            before, _, rest = path.partition("<")
+            _parameter, _, after = rest.partition(">")
+            return before + str(value(side)) + after
+    raise AssertionError(f"nobody says what stands in {path}: add it to surface.PARAMETERS")
+
+
+def side(app) -> Side:
+    """One side, told through the domain."""
+    at = timezone.now()
+    person = factories.PersonFactory()
+    by = Actor.person(person)
+    service, fresh = factories.offered(), factories.offered()
+    operator = service.organization
+    signer = Signer(operator)  # opens its desk
+    live = factories.joined(person, service, at - datetime.timedelta(days=210))
+    gone = factories.joined(person, factories.offered(organization=operator), at)
+    ended = lifecycle.leave(gone, erase=False, by=by, at=at)
+    other = factories.joined(person, factories.offered(), at)
+    paused, withdrawn = other.consents.filter(kind="transfer")
+    lifecycle.pause(paused, by=by, at=at)
+    lifecycle.withdraw(withdrawn, erase=False, by=by, at=at)
+    also = factories.joined(person, factories.offered(organization=operator), at)
+    lifecycle.leave(also, erase=True, by=by, at=at)
+    speedbump.raise_due(by=SYSTEM, at=at)
+    api = of(operator)
+    operator.refresh_from_db()
+    evidence = signer.claims(ended.deliveries.get(role="operator", event="subscription-ended"))
+    response = api.post("evidence", signer.sign(evidence), content_type="application/jwt")
+    assert response.status_code == 201, response.content
+    made = Side(
+        person=person, service=service, fresh=fresh, live=live, ended=ended,
+        consent=live.consents.filter(kind="transfer").first(), paused=paused, withdrawn=withdrawn,
+        notice=person.notices.filter(answer="").first(),
+        lodged=requests.lodge(organization=operator, service=service, by=Actor.organization(operator), at=at),
+        delivery=also.deliveries.get(role="operator", event="subscription-ended"),
+        evidence=ended.deliveries.get(role="operator", event="subscription-ended").evidence.get(),
+        admin=factories.MemberFactory(organization=operator).person,
+        regulator=factories.MemberFactory(role="regulator", organization=None).person,
+        event=EntryIndex.objects.filter(person=person, typ="subscription.ended").first().event_id,
+        callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller()}, signer=signer,
+    )  # fmt: skip
+    made.sign_in()
+    return made
+
+
+# --- forms: what an honest browser posts -----------------------------------------------------------------------------------------
+
+
+def _ask(side: Side) -> dict:
+    terms = side.fresh.terms.get(state="published")
+    bump = side.browser(access.PERSON).get(f"/services/{side.fresh.slug}/join/")
+    return {
+        "terms": str(terms.pk), "digest": terms.digest_ko, "language": "ko", "months": "12", "reviewed": "on",
+        "seen": bump.context["seen"],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an honest browser posts to a page. `button`: the form has no fields, so that nothing is what is sent.
+    `ids`: fields that name something, which could be somebody else's."""
+
+    honest: Callable[[Side], dict]
+    button: bool = False
+    ids: tuple[str, ...] = ()
+
+
+# Page (name of its address) → its form.
+FORMS: dict[str, Form] = {
+    "join": Form(lambda side: {"end": str(side.live.pk), "erase": "on"}, ids=("end",)),
+    "ask": Form(_ask, ids=("terms", "request")),
+    "consent_request": Form(lambda side: {}, button=True),
+    "decline_request": Form(lambda side: {}, button=True),
+    "end_several": Form(
+        lambda side: {"subscription": [str(side.live.pk)], "step": "confirm", "erase": "on"},
+        ids=("subscription",),
+    ),
+    "end": Form(lambda side: {"erase": "on"}, button=True),
+    "erase": Form(lambda side: {}, button=True),
+    "withdraw": Form(lambda side: {"erase": "on"}, button=True),
+    "pause": Form(
+        lambda side: {"until_on": (timezone.localdate() + datetime.timedelta(days=9)).isoformat()},
+        button=True,
+    ),
+    "resume": Form(lambda side: {}, button=True),
+    "erase_consent": Form(lambda side: {}, button=True),
+    "answer_notice": Form(lambda side: {"answer": "kept"}),
+    "account": Form(lambda side: {"name": "김새봄", "language": "ko", "warn_at": "4"}),
+    "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),
+    "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
+}
+
+
+def _joining(side: Side) -> dict:
+    terms = side.fresh.terms.get(state="published")
+    items = terms.items.filter(required=True)
+    return {
+        "terms": str(terms.pk),
+        "language": "ko",
+        "items": [{"item": item.pk, "riders": []} for item in items],
+    }
+
+
+# JSON door (path) → what an honest caller sends.
+BODIES: dict[str, Callable[[Side], Any]] = {
+    "me/subscriptions:end": lambda side: {"subscriptions": [str(side.live.pk)], "erase": True},
+    "me/subscriptions/<uuid:pk>/end": lambda side: {"erase": True},
+    "me/subscriptions/<uuid:pk>/erase": lambda side: {},
+    "me/consents/<uuid:pk>/withdraw": lambda side: {"erase": True},
+    "me/consents/<uuid:pk>/pause": lambda side: {},
+    "me/consents/<uuid:pk>/resume": lambda side: {},
+    "services/<slug:slug>/subscriptions": _joining,
+    "consent-requests": lambda side: {"service": side.service.client_id},
+    "deliveries/<uuid:jti>/ack": lambda side: {},
+    "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
+}
+
+
+def caller_of(address: Address) -> str:
+    """Which caller a JSON door is for."""
+    from consents.api.authentication import Consumer, Operator, Organization
+
+    classes = address.view.cls.permission_classes
+    if Consumer in classes:
+        return "person"
+    return "organization" if {Operator, Organization} & set(classes) else "nobody"
+
+
+# --- the database, to the byte ---------------------------------------------------------------------------------------------------
+
+# Sessions and their bookkeeping are written by looking; everything else must be as it was.
+NOT_COMPARED = {"django_session", "usersessions_usersession", "django_migrations"}
+
+
+def fingerprint() -> dict[str, str]:
+    """Table → MD5 of all its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('public', 'ledger') AND tablename <> ALL (%s)",
+            [list(NOT_COMPARED)],
+        )
+        tables = sorted(name for (name,) in cursor.fetchall())
+        cursor.execute(
+            " UNION ALL ".join(
+                f"SELECT '{table}', md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"
+                for table in tables
+            )
+        )
+        return dict(cursor.fetchall())
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [table for table in after if after[table] != before.get(table)]
+
+
+def words(response) -> str:
+    """What a refused person or program reads; empty where it is told nothing."""
+    if response.headers.get("Content-Type", "").startswith("application/problem+json"):
+        told = json.loads(response.content)
+        return told.get("detail") or told.get("title") or ""
+    return response.content.decode(errors="replace").strip() if response.content else ""
