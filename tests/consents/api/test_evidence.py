@@ -177,3 +177,19 @@ def test_what_is_no_jws_at_all_is_refused(operator, signer, stopped, refused, un
             operator.post("evidence", b"a" * 10_000_000, content_type="application/jwt"), 413, "too-large"
         )
         problem(operator.get("evidence"), 405, "method-not-allowed")
+
+
+@pytest.mark.parametrize(
+    ("status", "changes"),
+    [
+        ("stopped", {"completed_at": "2001-01-01T00:00:00Z"}),
+        ("erased", {"completed_at": 978307200}),
+        ("erased", {"report": None}),
+        ("stopped", {"version": 99}),
+    ],
+)
+def test_what_cannot_be_about_this_stop_is_no_proof(operator, signer, stopped, unchanged, status, changes):
+    claims = signer.claims(stopped, status) | changes
+    claims = {name: value for name, value in claims.items() if value is not None}
+    with unchanged():
+        assert prove(operator, signer.sign(claims)).status_code == 400
