@@ -120,7 +120,9 @@ def exception_handler(error, context) -> Response:
         slug, detail, errors = OF_STATUS[error.status_code], "", []
         headers = _headers(error)
     else:
-        slug, detail, errors = slug_of(error), getattr(error, "reason", ""), []
+        slug, errors = slug_of(error), []
+        if reason := getattr(error, "reason", ""):  # one word of a signature's check
+            detail = f"{TYPES[slug][2]} ({reason})"
     if slug == "server-error":
         log.exception("api failed", exc_info=error)
         got_request_exception.send(sender=exception_handler, request=getattr(request, "_request", request))

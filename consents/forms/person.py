@@ -100,8 +100,11 @@ class EndForm(StrictForm):
     next = forms.CharField(required=False, max_length=300)
 
 
-class EndSeveralForm(forms.Form):
+class EndSeveralForm(StrictForm):
     """Several ends at once. Ticking nothing is an error, never "all"."""
+
+    also = frozenset({"csrfmiddlewaretoken", "subscription"})
+    many = frozenset({"subscription"})
 
     erase = forms.BooleanField(required=False)
     step = forms.ChoiceField(choices=[("ask", "ask"), ("confirm", "confirm")], required=False)
@@ -109,10 +112,6 @@ class EndSeveralForm(forms.Form):
     def clean(self):
         cleaned = super().clean() or {}
         ids = self.data.getlist("subscription")  # type: ignore[attr-defined]  # a QueryDict, always
-        if unknown := sorted(set(self.data) - {*self.fields, "subscription", "csrfmiddlewaretoken"}):
-            raise forms.ValidationError(
-                _("모르는 칸이 있어요: %(names)s") % {"names": ", ".join(name[:40] for name in unknown[:3])}
-            )
         if not ids:
             raise forms.ValidationError(_("아무것도 고르지 않았어요. 그만둘 서비스를 하나 이상 골라 주세요."))
         if len(set(ids)) > MOST_AT_ONCE:

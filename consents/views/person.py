@@ -297,7 +297,8 @@ def answer_notice(request, pk):
 def account(request):
     own = request.user
     form = forms.ProfileForm(
-        request.POST or None, initial={"name": own.name, "language": own.language, "warn_at": own.warn_at}
+        request.POST if request.method == "POST" else None,
+        initial={"name": own.name, "language": own.language, "warn_at": own.warn_at},
     )
     if request.method == "POST" and form.is_valid():
         accounts.update_profile(person=own, **form.cleaned_data, by=Actor.person(own), at=timezone.now())
