@@ -389,7 +389,7 @@ class Story:
                 "subject": str(person.subject_id), "service_client_id": client_id, "joined_on": joined.date().isoformat(),
                 "source_org_code": source, "scopes": scopes, "purpose": "자산을 한눈에 보여 드려요.", "cycle": "1/w",
                 "end_date": (joined + relativedelta(months=12)).date().isoformat(), "retained_until": "99991231",
-                "last_used_on": (self.now - datetime.timedelta(days=9)).date().isoformat(),
+                "last_used_on": (self.now - datetime.timedelta(days=20)).date().isoformat(),
             }  # fmt: skip
             return base | changes
 
