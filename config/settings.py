@@ -46,6 +46,12 @@ ALLOWED_HOSTS = env("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") + (
 CSRF_TRUSTED_ORIGINS = [PORTAL_URL]
 PORTAL_KEYS_DIR = Path(env("PORTAL_KEYS_DIR", str(BASE_DIR / "var" / "keys")))
 LEDGER_ORIGIN = env("LEDGER_ORIGIN", f"{_portal.netloc}/log/2026")
+# Tiles and checkpoint lie here as files, under the addresses that /log/ serves them at.
+LEDGER_DIR = Path(env("LEDGER_DIR", str(Path(env("PORTAL_STATE_DIR", str(BASE_DIR / "var"))) / "ledger")))
+# Which witnesses must have cosigned a checkpoint before it is published (C2SP tlog-policy); no file: none.
+LEDGER_POLICY = Path(env("LEDGER_POLICY", str(LEDGER_DIR / "policy.txt")))
+# The signer's own folder: its key, and the size and root it signed last. It must survive a restored database.
+SIGNER_DIR = Path(env("SIGNER_DIR", str(PORTAL_KEYS_DIR / "signer")))
 # The pretend operators' server. Only exactly this address may be reached on loopback; empty in production.
 SANDBOX_URL = env("SANDBOX_URL").rstrip("/")
 

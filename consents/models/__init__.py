@@ -2,7 +2,17 @@
 
 from .agreements import Consent, ConsentRequest, EndReason, Erasure, Subscription
 from .idempotency import IdempotencyKey
-from .ledger import Disclosure, EntryIndex, LedgerEntry, PersonKey
+from .ledger import (
+    Cosignature,
+    Disclosure,
+    EntryIndex,
+    Leaf,
+    LedgerEntry,
+    PersonKey,
+    Promise,
+    SignedCheckpoint,
+    Verification,
+)
 from .notices import Notice
 from .obligations import Delivery, Evidence
 from .people import Member, Person
@@ -11,6 +21,7 @@ from .traces import Lookup
 __all__ = [
     "Consent",
     "ConsentRequest",
+    "Cosignature",
     "Delivery",
     "Disclosure",
     "EndReason",
@@ -18,11 +29,15 @@ __all__ = [
     "Erasure",
     "Evidence",
     "IdempotencyKey",
+    "Leaf",
     "LedgerEntry",
     "Lookup",
     "Member",
     "Notice",
     "Person",
     "PersonKey",
+    "Promise",
+    "SignedCheckpoint",
     "Subscription",
+    "Verification",
 ]

@@ -1,7 +1,9 @@
 """The append-only log (schema `ledger`, made by SQL) and the erasable index that searches it."""
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
+from providers.ids import uuid7
 from providers.models import Organization
 
 from .agreements import Consent, Subscription
@@ -42,6 +44,101 @@ class Disclosure(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_id} {self.name}"
+
+
+class Leaf(models.Model):
+    """The place of an entry in the tree."""
+
+    leaf_index = models.BigIntegerField(primary_key=True)
+    event_id = models.UUIDField(unique=True)
+    leaf_hash = models.BinaryField()
+    sequenced_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = 'ledger"."leaf'
+
+    def __str__(self) -> str:
+        return str(self.leaf_index)
+
+
+class SignedCheckpoint(models.Model):
+    """A size and root that the signer signed (체크포인트); `note` is the signed note without cosignatures."""
+
+    tree_size = models.BigIntegerField(primary_key=True)
+    root_hash = models.BinaryField()
+    note = models.TextField()
+    signed_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = 'ledger"."checkpoint'
+
+    def __str__(self) -> str:
+        return str(self.tree_size)
+
+
+class Cosignature(models.Model):
+    """One witness's timed signature over a checkpoint."""
+
+    pk = models.CompositePrimaryKey("tree_size", "key_name", "key_id", "cosigned_at")
+    tree_size = models.BigIntegerField()
+    key_name = models.TextField()
+    key_id = models.BinaryField()
+    cosigned_at = models.BigIntegerField(help_text="epoch seconds, as the witness signed them")
+    line = models.TextField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = 'ledger"."cosignature'
+
+    def __str__(self) -> str:
+        return f"{self.key_name} {self.tree_size}"
+
+
+class Promise(models.Model):
+    """A leaf that a receipt has promised and that has not yet been seen in the published tree."""
+
+    event_id = models.UUIDField(primary_key=True)
+    leaf_hash = models.BinaryField()
+    due_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = 'ledger"."promise'
+
+    def __str__(self) -> str:
+        return str(self.event_id)
+
+
+class Verification(models.Model):
+    """One check of the log and what it found; the newest of each kind is what /readyz and the integrity page show."""
+
+    class Kind(models.TextChoices):
+        MONITOR = "monitor", _("공개된 타일만으로 확인")
+        NIGHTLY = "nightly", _("데이터베이스 전체 다시 계산")
+        SEQUENCER = "sequencer", _("기록에 번호 매기기")
+        WITNESS = "witness", _("증인 확인")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=9, choices=Kind)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    size = models.BigIntegerField(help_text="leaves looked at")
+    root_hash = models.CharField(max_length=64, blank=True, help_text="hexadecimal")
+    findings = models.JSONField(default=list, help_text="what is wrong, as {code, detail}; empty: all is well")
+
+    class Meta:
+        ordering = ["-finished_at"]
+        indexes = [models.Index(name="verifications_by_kind", fields=["kind", "-finished_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.size}"
+
+    @property
+    def holds(self) -> bool:
+        return not self.findings
 
 
 class PersonKey(models.Model):
