@@ -254,27 +254,33 @@ class Edge:
         return rest or merkle.EMPTY_ROOT
 
     def grow(self, leaves: Iterable[bytes]) -> dict[str, bytes]:
-        """Add leaf hashes; answers every hash tile that this filled or changed, by address."""
-        files: dict[str, bytes] = {}
+        """Add leaf hashes; answers the hash tiles that became full, by address. Those that are not: `partials`."""
+        full: dict[str, bytes] = {}
         arriving, level, before = list(leaves), 0, self.size
         self.size += len(arriving)
         while arriving:
             if level == len(self.levels):
                 self.levels.append([])
             n = (before >> 8 * level) // WIDTH
-            pending = self.levels[level] + arriving
+            hashes = self.levels[level] + arriving
             arriving = []
-            whole = len(pending) - len(pending) % WIDTH
+            whole = len(hashes) - len(hashes) % WIDTH
             for start in range(0, whole, WIDTH):
-                tile = pending[start : start + WIDTH]
-                files[path(level, n)] = b"".join(tile)
+                tile = hashes[start : start + WIDTH]
+                full[path(level, n)] = b"".join(tile)
                 arriving.append(merkle.root(tile))
                 n += 1
-            self.levels[level] = pending[whole:]
-            if self.levels[level]:
-                files[path(level, n, len(self.levels[level]))] = b"".join(self.levels[level])
+            self.levels[level] = hashes[whole:]
             level += 1
-        return files
+        return full
+
+    def partials(self) -> dict[str, bytes]:
+        """The hash tiles at the edge that are not full, by address."""
+        return {
+            path(level, (self.size >> 8 * level) // WIDTH, len(hashes)): b"".join(hashes)
+            for level, hashes in enumerate(self.levels)
+            if hashes
+        }
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:
