@@ -6,6 +6,7 @@ import signal
 import sys
 
 DEMO = "demo"  # brings its own servers, and Django only in its children
+ALONE = {"signer", "witness"}  # need neither database nor broker
 
 
 def main(arguments: list[str]) -> None:
@@ -28,6 +29,15 @@ def main(arguments: list[str]) -> None:
     if command in ("help", "--help", "-h", "--version", "version") or {"--help", "-h"} & set(arguments):
         embedded.pretend()  # to explain itself a command needs settings, not servers
         execute_from_command_line(arguments)
+        return
+    if command in ALONE:
+        embedded.pretend()
+        try:
+            execute_from_command_line(arguments)
+        except ImproperlyConfigured as problem:
+            sys.exit(f"portal: {problem}")
+        except KeyboardInterrupt:
+            sys.exit(130)
         return
     try:
         with embedded.provide():

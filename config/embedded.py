@@ -98,7 +98,10 @@ def provide(*, ephemeral: bool = False) -> Servers:
 
 
 def pretend() -> None:
-    """Enough of an environment for a command to explain itself: no server, a throw-away secret."""
+    """Enough of an environment for a command that needs no server: where our keys lie, and a throw-away secret."""
+    os.environ.setdefault("PORTAL_STATE_DIR", str(state_dir()))
+    if not given("PORTAL_KEYS_DIR"):
+        os.environ["PORTAL_KEYS_DIR"] = str(Path(os.environ["PORTAL_STATE_DIR"]) / "keys")
     if not given("SECRET_KEY"):
         os.environ["SECRET_KEY"] = secrets.token_urlsafe(50)
 
@@ -108,7 +111,7 @@ def erase() -> None:
     home = state_dir()
     for kind in (Postgres, Valkey):
         kind(home).erase()
-    for name in ("keys", "mail", "sandbox", "log"):
+    for name in ("keys", "mail", "sandbox", "log", "ledger", "witness"):
         shutil.rmtree(home / name, ignore_errors=True)
     for leftover in home.glob("*"):
         if leftover.is_file() and leftover.suffix != ".lock":

@@ -52,6 +52,9 @@ LEDGER_DIR = Path(env("LEDGER_DIR", str(Path(env("PORTAL_STATE_DIR", str(BASE_DI
 LEDGER_POLICY = Path(env("LEDGER_POLICY", str(LEDGER_DIR / "policy.txt")))
 # The signer's own folder: its key, and the size and root it signed last. It must survive a restored database.
 SIGNER_DIR = Path(env("SIGNER_DIR", str(PORTAL_KEYS_DIR / "signer")))
+SIGNER_SOCKET = env("SIGNER_SOCKET")
+# The pretend regulator's witness of the demo: like SANDBOX_URL an address on loopback that may be called.
+WITNESS_URL = env("WITNESS_URL").rstrip("/")
 # The pretend operators' server. Only exactly this address may be reached on loopback; empty in production.
 SANDBOX_URL = env("SANDBOX_URL").rstrip("/")
 
@@ -144,6 +147,11 @@ def database(url: str) -> dict:
 
 
 DATABASES = {"default": database(env("DATABASE_URL", "postgresql://portal@/portal"))}
+# The sequencer may come as a role of its own that can order the log and do nothing else (manage.py harden_database).
+LEDGER_ALIAS = "default"
+if _ledger_url := env("LEDGER_DATABASE_URL"):
+    LEDGER_ALIAS = "sequencer"
+    DATABASES[LEDGER_ALIAS] = {**database(_ledger_url), "TEST": {"MIRROR": "default"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -317,6 +325,12 @@ SPECTACULAR_SETTINGS = {
 # --- jobs --------------------------------------------------------------------------------------------------------------
 CELERY_BEAT_SCHEDULE = {
     "deliver due messages": {"task": "consents.jobs.deliver", "schedule": 1.0, "options": {"expires": 5}},
+    "order the log": {"task": "consents.jobs.sequence", "schedule": 2.0, "options": {"expires": 10}},
+    "show the log to its witnesses": {
+        "task": "consents.jobs.cosign",
+        "schedule": 2.0,
+        "options": {"expires": 10},
+    },
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "raise notices": {"task": "consents.jobs.warn", "schedule": 24 * 3600.0, "options": {"expires": 3600}},
 }

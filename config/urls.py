@@ -4,7 +4,7 @@ from django.urls import include, path
 from django.views.i18n import set_language
 
 from config import health
-from consents.views import desk, join, oversight, person, public, start
+from consents.views import desk, join, log, oversight, person, public, start
 
 urlpatterns = [
     # the public
@@ -15,6 +15,9 @@ urlpatterns = [
     path("services/<slug:slug>/", public.service, name="service"),
     path("language/", set_language, name="set_language"),
     path("start/", start.start, name="start"),
+    # the log
+    path("log/checkpoint", log.checkpoint, name="log_checkpoint"),
+    path("log/tile/<path:path>", log.tile, name="log_tile"),
     # joining
     path("services/<slug:slug>/join/", join.join, name="join"),
     path("services/<slug:slug>/join/ask/", join.ask, name="ask"),

@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from consents import lifecycle, propagation, requests, speedbump
 from consents.actors import Actor
+from consents.ledger import upkeep
 
 
 @shared_task
@@ -24,3 +25,15 @@ def expire() -> dict:
 def warn() -> dict:
     """Raise the speed bump's notices for everybody."""
     return speedbump.raise_due(by=Actor.system("warn"), at=timezone.now())
+
+
+@shared_task
+def sequence() -> int:
+    """Give committed log entries their place and have the tree signed; returns its size."""
+    return upkeep.sequence(at=timezone.now())
+
+
+@shared_task
+def cosign() -> int:
+    """Show the newest checkpoint to the witnesses; returns the published size."""
+    return upkeep.cosign(at=timezone.now())

@@ -209,8 +209,7 @@ def _shape(url: str) -> URL:
         raise Refused("the address cannot be read") from error
     if "@" in parts.netloc or address.user or address.password:
         raise Refused("the address holds a user or password")
-    sandbox = _sandbox()
-    if sandbox and (parts.scheme, parts.netloc) == ("http", f"{sandbox[0]}:{sandbox[1]}"):
+    if parts.scheme == "http" and parts.netloc in {f"{host}:{port}" for host, port in _pretended()}:
         return address
     host = address.raw_host or ""
     if parts.scheme != "https" or address.scheme != "https":
@@ -232,11 +231,15 @@ def _own_names() -> set[str]:
     return names | ({portal} if portal else set())
 
 
-def _sandbox() -> tuple[str, int] | None:
-    """Host and port of the pretend operators, the one loopback address that may be called, where a setting names it."""
-    origin = getattr(settings, "SANDBOX_URL", "") or ""
-    found = re.fullmatch(r"http://127\.0\.0\.1:([0-9]{1,5})/?", origin)
-    return ("127.0.0.1", int(found[1])) if found else None
+def _pretended() -> set[tuple[str, int]]:
+    """Host and port of the demo's pretend operators and pretend witness: the loopback addresses that may be called, where
+    a setting names them."""
+    found = set()
+    for setting in ("SANDBOX_URL", "WITNESS_URL"):
+        origin = getattr(settings, setting, "") or ""
+        if named := re.fullmatch(r"http://127\.0\.0\.1:([0-9]{1,5})/?", origin):
+            found.add(("127.0.0.1", int(named[1])))
+    return found
 
 
 class _Resolver(AbstractResolver):
@@ -272,7 +275,7 @@ class _Blocked(Refused, OSError):
 
 def _guarded_socket(info) -> socket.socket:
     family, kind, proto, _, address = info
-    if (address[0], address[1]) != _sandbox():
+    if (address[0], address[1]) not in _pretended():
         try:
             judge(address[0])
         except Refused:

@@ -40,6 +40,15 @@ def facts(request):
         registry.load_scopes()
 
 
+@pytest.fixture(autouse=True)
+def published_log(settings, tmp_path_factory, request):
+    """Every test has a log folder and a signer of its own; both are made at the first use."""
+    folder = tmp_path_factory.getbasetemp() / "logs" / str(abs(hash(request.node.nodeid)))
+    settings.LEDGER_DIR, settings.SIGNER_DIR = folder / "ledger", folder / "signer"
+    settings.LEDGER_POLICY = settings.LEDGER_DIR / "policy.txt"
+    return settings.LEDGER_DIR
+
+
 @pytest.fixture
 def now() -> datetime.datetime:
     return NOW

@@ -177,6 +177,7 @@ PUBLIC = {
     "", "operators/", "operators/<slug:code>/", "services/", "services/<slug:slug>/", "healthz", "readyz", "start/",
     "api/docs/", "api/docs/problems", ".well-known/jwks.json", "identity/o/authorize", "identity/o/device",
     "identity/o/api/device/code", "identity/o/api/token", "identity/o/api/revoke", "api/v1/schema/", "api/",
+    "log/checkpoint", "log/tile/<path:path>",
 }  # fmt: skip
 LIBRARY = ("accounts/", "language/", "metrics", ".well-known/", "identity/")
 
@@ -268,6 +269,7 @@ SOCKETS = {
     "providers/outbound.py": "the only way out",
     "providers/sandbox/": "the other side: pretend organizations of the demo",
     "providers/management/commands/sandbox.py": "the other side: pretend organizations of the demo",
+    "consents/ledger/signer.py": "the log's signer and its caller, on their own unix socket",
     "config/servers.py": "asks the embedded broker on its own unix socket whether it lives",
     "config/management/commands/demo.py": "asks our own web server on loopback whether it answers",
 }

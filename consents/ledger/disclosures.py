@@ -53,18 +53,24 @@ def decode(disclosure: str) -> tuple[str, Any]:
     return name, value
 
 
-def disclosed(event_ids: list[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
-    """Names and values of entries, by event id; what was shredded is missing. Two queries, whatever the number."""
+def readable(event_ids: list[uuid.UUID]) -> dict[uuid.UUID, dict[str, str]]:
+    """Disclosures by field name, by event id; what was shredded is missing. Two queries, whatever the number."""
     rows = list(Disclosure.objects.filter(event_id__in=event_ids))
     wrapped = PersonKey.objects.in_bulk({row.subject_key_id for row in rows if row.subject_key_id})
     keys = {key_id: vault.unseal(bytes(row.wrapped), aad=key_id.bytes) for key_id, row in wrapped.items()}
-    found: dict[uuid.UUID, dict[str, Any]] = {event_id: {} for event_id in event_ids}
+    found: dict[uuid.UUID, dict[str, str]] = {event_id: {} for event_id in event_ids}
     for row in rows:
         key = public_key_bytes() if row.subject_key_id is None else keys.get(row.subject_key_id)
-        if key is None:
-            continue
-        name, value = decode(
-            decrypt(key, event_id=row.event_id, name=row.name, ciphertext=bytes(row.ciphertext))
-        )
-        found[row.event_id][name] = value
+        if key is not None:
+            found[row.event_id][row.name] = decrypt(
+                key, event_id=row.event_id, name=row.name, ciphertext=bytes(row.ciphertext)
+            )
     return found
+
+
+def disclosed(event_ids: list[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
+    """Names and values of entries, by event id; what was shredded is missing. Two queries, whatever the number."""
+    return {
+        event_id: dict(decode(disclosure) for disclosure in known.values())
+        for event_id, known in readable(event_ids).items()
+    }

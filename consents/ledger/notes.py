@@ -314,7 +314,8 @@ def signed_checkpoint(note: Note, policy: Policy) -> tuple[Checkpoint, dict[str,
     keys = [key for key in policy.logs if key.name == checkpoint.origin]
     if not keys:
         raise BadNote(f"the log {checkpoint.origin} is not in the policy")
-    if not any([verified(note, key) for key in keys]):
+    signed = [verified(note, key) for key in keys]  # all of them: a false one refuses the note
+    if not any(signed):
         raise BadNote("the log has not signed this checkpoint")
     times = {name: cosigned_at(note, witness.key) for name, witness in policy.witnesses.items()}
     return checkpoint, {name: time for name, time in times.items() if time is not None}

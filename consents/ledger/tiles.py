@@ -47,7 +47,11 @@ def parse(text: str) -> tuple[Level, int, int]:
         raise ValueError("not a tile")
     level: Level = ENTRIES if found["level"] == ENTRIES else int(found["level"])
     n, width = int(found["n"].replace("/", "").replace("x", "")), int(found["width"] or WIDTH)
-    if (isinstance(level, int) and level > 63) or (found["width"] and width >= WIDTH) or path(level, n, width) != text:
+    if (
+        (isinstance(level, int) and level > 63)
+        or (found["width"] and width >= WIDTH)
+        or path(level, n, width) != text
+    ):
         raise ValueError("not a tile")
     return level, n, width
 
@@ -146,17 +150,17 @@ class Directory:
                 draft.rename(target)
             list(pool.map(_sync, {target.parent for _draft, target in drafts}))
 
-    def forget_partials(self, size: int) -> None:
-        """Remove partial tiles that a tree of `size` has outgrown; `read` cuts them from what has grown."""
+    def forget_partials(self, before: int, size: int) -> None:
+        """Remove partial tiles that the published tree has outgrown on its way from `before` to `size`."""
         for level, full, width in shape(size):
             kinds: list[Level] = [level, ENTRIES] if level == 0 else [level]
             for kind in kinds:
-                for n, keep in ((full, width), (full - 1, 0)):
-                    folder = self.root / (path(kind, n) + ".p") if n >= 0 else None
-                    if folder is None or not folder.is_dir():
+                for n in range((before >> 8 * level) // WIDTH, full + 1):
+                    folder = self.root / (path(kind, n) + ".p")
+                    if not folder.is_dir():
                         continue
-                    for file in folder.iterdir():
-                        if file.name != str(keep):
+                    for file in folder.glob("[0-9]*"):
+                        if n < full or int(file.name) < width:
                             file.unlink(missing_ok=True)
 
 

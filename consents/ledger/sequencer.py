@@ -1,0 +1,236 @@
+"""WRITES leaves and checkpoints: orders what was committed, grows the tree and has the signer sign it.
+
+Two steps in transactions of their own. First what waits in ledger.pending becomes dense leaves; only what is committed
+waits there, so that a late writer is never passed over. Then the tree over the committed leaves goes into tiles and is
+signed, and the checkpoint is noted. A crash anywhere repeats a step and gives the same bytes. Nothing is signed before
+its leaves are committed: another order would need another signature for the same size, which the signer refuses.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+from django.conf import settings
+from django.db import connections, transaction
+
+from . import notes, proofs, signer, tiles
+
+log = structlog.get_logger(__name__)
+
+ORDERING, RUNNING = 7301, 7302  # advisory locks: one orders at a time; one runs at a time
+BATCH = 16_384  # leaves a checkpoint; a multiple of the tiles' width
+
+_ORDER_SQL = """
+WITH taken AS (
+  SELECT place, event_id FROM ledger.pending ORDER BY place LIMIT %(limit)s
+), gone AS (
+  DELETE FROM ledger.pending USING taken WHERE pending.place = taken.place RETURNING taken.place, taken.event_id
+), fresh AS (
+  -- A restored dump enqueues again what has its leaf already.
+  SELECT event_id, min(place) AS place FROM gone
+  WHERE NOT EXISTS (SELECT 1 FROM ledger.leaf WHERE leaf.event_id = gone.event_id) GROUP BY event_id
+), ordered AS (
+  INSERT INTO ledger.leaf (leaf_index, event_id, leaf_hash)
+  SELECT %(first)s - 1 + row_number() OVER (ORDER BY fresh.place), event.event_id, event.leaf_hash
+  FROM fresh JOIN ledger.event USING (event_id)
+  RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM ordered)
+"""
+_LEAVES_SQL = """
+SELECT leaf.leaf_hash, event.entry FROM ledger.leaf JOIN ledger.event USING (event_id)
+WHERE leaf_index >= %s AND leaf_index < %s ORDER BY leaf_index
+"""
+
+
+class Stopped(Exception):
+    """Nothing is signed until a person has looked. `code`: signer_ahead, rewritten, refused."""
+
+    def __init__(self, code: str, detail: str):
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did: how many entries got their place, and the size that is now signed. `busy`: another one runs."""
+
+    ordered: int = 0
+    size: int = 0
+    busy: bool = False
+
+
+class Sequencer:
+    """Keeps the tree's right edge in memory between runs; everything else is read again."""
+
+    def __init__(self) -> None:
+        self._edge: tiles.Edge | None = None
+        self._last_leaf = b""
+
+    def run(self, *, rounds: int = 64, batch: int = BATCH) -> Report:
+        """Order, grow and sign until nothing waits, at most `rounds` batches. Safe to run twice at once.
+
+        Raises Stopped, signer.Unavailable, OSError (no space for tiles); what was ordered stays ordered."""
+        with _alone() as alone:
+            if not alone:
+                return Report(busy=True)
+            with signer.connect() as signing:
+                return self._run(signing, rounds, batch)
+
+    def _run(self, signing: signer.Signing, rounds: int, batch: int) -> Report:
+        signed, committed = signing.state(), leaves()
+        _write_default_policy(signed.key)
+        if signed.size > committed:
+            raise Stopped(
+                "signer_ahead",
+                f"the signer has signed {signed.size} entries, the database has {committed}: an older database?",
+            )
+        edge = self._current_edge(committed)
+        ordered = 0
+        for _round in range(rounds):
+            took, placed = _order(batch)
+            ordered += placed
+            committed += placed
+            while edge.size < committed:
+                self._grow(edge, min(committed, edge.size + batch))
+            if edge.size > signed.size:
+                self._sign(signing, edge, signed)
+                signed = signing.state()
+            elif edge.root() != signed.root:
+                self._edge = None
+                raise Stopped(
+                    "rewritten", f"size {edge.size} was signed with another root than the database gives"
+                )
+            self._note(signed)
+            if took < batch:
+                break
+        return Report(ordered=ordered, size=edge.size)
+
+    def _current_edge(self, committed: int) -> tiles.Edge:
+        """The edge kept from the last run where it still belongs to this database, else the one on the disk."""
+        edge = self._edge
+        if edge is None or edge.size > committed or (edge.size and _leaf(edge.size - 1) != self._last_leaf):
+            edge = self._loaded_edge()
+        self._edge = edge
+        return edge
+
+    def _loaded_edge(self) -> tiles.Edge:
+        noted = _checkpoint()
+        if noted is None:
+            return tiles.Edge()
+        size, root = noted
+        with contextlib.suppress(tiles.NoTile):
+            edge = tiles.Edge.load(proofs.directory().read, size)
+            if edge.root() == root:
+                self._last_leaf = _leaf(size - 1)
+                return edge
+        log.warning("tiles are missing or damaged: making them again", size=size)
+        edge = tiles.Edge()
+        while edge.size < size:
+            self._grow(edge, min(size, edge.size + BATCH))
+        if edge.root() != root:
+            raise Stopped(
+                "rewritten", f"the leaves in the database do not give the root signed for size {size}"
+            )
+        return edge
+
+    def _grow(self, edge: tiles.Edge, size: int) -> None:
+        """Read committed leaves up to `size`, and put all their tiles on the disk."""
+        start = edge.size - edge.size % tiles.WIDTH  # the entries of the tile that was not full
+        with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+            cursor.execute(_LEAVES_SQL, [start, size])
+            rows = cursor.fetchall()
+        if len(rows) != size - start:
+            raise Stopped("rewritten", f"entries between {start} and {size} have vanished from the database")
+        grown = edge.copy()
+        files = grown.grow(bytes(row[0]) for row in rows[edge.size - start :])
+        files |= grown.partials()
+        for place in range(0, len(rows), tiles.WIDTH):
+            entries = [bytes(row[1]) for row in rows[place : place + tiles.WIDTH]]
+            n = (start + place) // tiles.WIDTH
+            files[tiles.path(tiles.ENTRIES, n, len(entries))] = tiles.bundle(entries)
+        proofs.directory().write(files)
+        edge.size, edge.levels = grown.size, grown.levels
+        self._last_leaf = bytes(rows[-1][0])
+
+    def _sign(self, signing: signer.Signing, edge: tiles.Edge, signed: signer.State) -> None:
+        tree = tiles.Tree(proofs.directory().read, edge.size)
+        try:
+            signing.sign(
+                size=edge.size,
+                root=edge.root(),
+                old=signed.size,
+                proof=tree.consistency_proof(signed.size),
+            )
+        except signer.Refused as refusal:
+            self._edge = None
+            raise Stopped("refused", f"the signer refuses: {refusal}") from refusal
+
+    def _note(self, signed: signer.State) -> None:
+        """Keep the signed checkpoint as a row, also one that was signed just before a crash."""
+        noted = _checkpoint()
+        if signed.note and (noted is None or noted[0] < signed.size):
+            with (
+                transaction.atomic(using=settings.LEDGER_ALIAS),
+                connections[settings.LEDGER_ALIAS].cursor() as cursor,
+            ):
+                cursor.execute(
+                    "INSERT INTO ledger.checkpoint (tree_size, root_hash, note) VALUES (%s, %s, %s)",
+                    [signed.size, signed.root, signed.note],
+                )
+
+
+def leaves() -> int:
+    """How many entries have their place."""
+    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(leaf_index) + 1, 0) FROM ledger.leaf")
+        return cursor.fetchone()[0]
+
+
+def _order(limit: int) -> tuple[int, int]:
+    """Give the next entries their place: how many were taken from the waiting, and how many of them are new."""
+    with (
+        transaction.atomic(using=settings.LEDGER_ALIAS),
+        connections[settings.LEDGER_ALIAS].cursor() as cursor,
+    ):
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ORDERING])
+        cursor.execute("SELECT coalesce(max(leaf_index) + 1, 0) FROM ledger.leaf")
+        (first,) = cursor.fetchone()
+        cursor.execute(_ORDER_SQL, {"limit": limit, "first": first})
+        return cursor.fetchone()
+
+
+def _leaf(index: int) -> bytes:
+    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT leaf_hash FROM ledger.leaf WHERE leaf_index = %s", [index])
+        row = cursor.fetchone()
+    return bytes(row[0]) if row else b""
+
+
+def _checkpoint() -> tuple[int, bytes] | None:
+    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT tree_size, root_hash FROM ledger.checkpoint ORDER BY tree_size DESC LIMIT 1")
+        row = cursor.fetchone()
+    return (row[0], bytes(row[1])) if row else None
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether nobody else runs; the lock goes with the connection, also by kill -9."""
+    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [RUNNING])
+        (alone,) = cursor.fetchone()
+    try:
+        yield alone
+    finally:
+        if alone:
+            with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [RUNNING])
+
+
+def _write_default_policy(key: notes.Key) -> None:
+    """Where nobody named a policy, the log is read with its own key and without witnesses."""
+    path = settings.LEDGER_DIR / "policy.txt"
+    if path == settings.LEDGER_POLICY and not path.exists():
+        proofs.directory().write({path.name: f"log {key}\nquorum none\n".encode()})
