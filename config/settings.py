@@ -45,7 +45,8 @@ ALLOWED_HOSTS = env("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") + (
 )
 CSRF_TRUSTED_ORIGINS = [PORTAL_URL]
 PORTAL_KEYS_DIR = Path(env("PORTAL_KEYS_DIR", str(BASE_DIR / "var" / "keys")))
-LEDGER_ORIGIN = env("LEDGER_ORIGIN", f"{_portal.netloc}/log/2026")
+# The log's name for ever (C2SP): it may not move with a port.
+LEDGER_ORIGIN = env("LEDGER_ORIGIN", f"{_portal.hostname}/log/2026")
 # Tiles and checkpoint lie here as files, under the addresses that /log/ serves them at.
 LEDGER_DIR = Path(env("LEDGER_DIR", str(Path(env("PORTAL_STATE_DIR", str(BASE_DIR / "var"))) / "ledger")))
 # Which witnesses must have cosigned a checkpoint before it is published (C2SP tlog-policy); no file: none.

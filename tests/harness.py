@@ -48,6 +48,13 @@ def pytest_load_initial_conftests(args: list[str]) -> Generator[None]:
             "DEBUG",
             "DEMO",
             "PORTAL_KEYS_DIR",
+            "LEDGER_DIR",
+            "LEDGER_POLICY",
+            "LEDGER_ORIGIN",
+            "LEDGER_DATABASE_URL",
+            "SIGNER_DIR",
+            "SIGNER_SOCKET",
+            "WITNESS_URL",
         ):
             os.environ.pop(name, None)  # what the shell says about a portal is not about this one
         try:

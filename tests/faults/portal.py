@@ -47,7 +47,7 @@ class Portal:
         self.home.chmod(0o711)
         self.postgres = DurablePostgres(self.home, ephemeral=True)
         self.valkey = servers.Valkey(self.home, ephemeral=True)
-        self.port = _two_free_ports()
+        self.port = _three_free_ports()
         self.url, self.sandbox_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.port + 1}"
         self.children: list[Child] = []
         self.visitors: list[Visitor] = []
@@ -68,6 +68,7 @@ class Portal:
             "PORTAL_STATE_DIR": str(self.home),
             "PORTAL_URL": self.url,
             "SANDBOX_URL": self.sandbox_url,
+            "WITNESS_URL": f"http://127.0.0.1:{self.port + 2}",
             "EMAIL_URL": f"file://{embedded.make_folder(self.home / 'mail', mode=0o700)}",
             "DEMO": "1",
             "LOG_LEVEL": "INFO",
@@ -83,10 +84,10 @@ class Portal:
             Visitor(self, **row)
             for row in json.loads(self.run("-m", "tests.faults.visitors").splitlines()[-1])
         ]
-        self.sandbox, self._worker, self.web = demo.family(self.home, self.port)
+        self.signer, self.witness, self.sandbox, self._worker, self.web = demo.family(self.home, self.port)
         self.web.command = [part if part != "2" else "1" for part in self.web.command]
-        self.begin(self.sandbox)
-        self.begin(self.web)
+        for child in (self.signer, self.witness, self.sandbox, self.web):
+            self.begin(child)
         wait(lambda: demo.answers(self.port) and not demo.free(self.port + 1), 30, "web and sandbox answer")
         self.settle_the_past()
 
@@ -269,12 +270,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | bool) else str(value)
 
 
-def _two_free_ports() -> int:
-    """A port whose neighbour is free too: the sandbox stands at the next one."""
+def _three_free_ports() -> int:
+    """A port whose neighbours are free too: sandbox and witness stand at the next ones."""
     for _ in range(50):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        if port < 65_000 and demo.free(port) and demo.free(port + 1):
+        if port < 65_000 and all(demo.free(port + next_) for next_ in range(3)):
             return port
-    raise AssertionError("no two free ports side by side")
+    raise AssertionError("no three free ports side by side")

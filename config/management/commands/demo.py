@@ -2,8 +2,10 @@
 
 import fcntl
 import http.client
+import io
 import json
 import os
+import shutil
 import socket
 from argparse import ArgumentParser
 from pathlib import Path
@@ -16,6 +18,7 @@ from config.supervision import Child, Supervisor, python
 
 MANAGE = embedded.CHECKOUT / "manage.py"
 START_SECONDS = 60.0
+WITNESS = "fss.example.kr/witness/1"
 
 
 class Command(BaseCommand):
@@ -32,7 +35,7 @@ class Command(BaseCommand):
             "--port",
             type=int,
             default=8000,
-            help="port of the web (default 8000); the next one is for the pretend operators",
+            help="port of the web (default 8000); the next two are for the pretend operators and the witness",
         )
         parser.add_argument(
             "--fresh", action="store_true", help="delete the embedded data of this checkout and start over"
@@ -53,8 +56,8 @@ class Command(BaseCommand):
         if options["prepare"]:
             prepare(options["people"])
             return
-        if not 1 <= options["port"] <= 65534:
-            raise CommandError("--port must be between 1 and 65534: the next port is used too")
+        if not 1 <= options["port"] <= 65533:
+            raise CommandError("--port must be between 1 and 65533: the next two ports are used too")
         if options["people"] < 1:
             raise CommandError("--people must be at least 1")
         home = embedded.make_folder(embedded.state_dir())
@@ -69,7 +72,8 @@ class Command(BaseCommand):
             self._run(home, options["port"], options["people"], options["fresh"])
 
     def _run(self, home: Path, port: int, people: int, fresh: bool) -> None:
-        for number, use in ((port, "the web"), (port + 1, "the pretend operators")):
+        uses = ((port, "the web"), (port + 1, "the pretend operators"), (port + 2, "the pretend witness"))
+        for number, use in uses:
             if not free(number):
                 raise CommandError(
                     f"port {number}, needed for {use}, is taken: stop what uses it, or choose another with --port N"
@@ -151,6 +155,23 @@ def prepare(people: int) -> None:
 
     call_command("migrate", verbosity=0, interactive=False)
     call_command("seed", demo=True, people=people)
+    open_log()
+
+
+def open_log() -> None:
+    """Make the log's key and a pretend regulator with a witness, whose policy the log is read with from now on."""
+    from django.conf import settings
+    from django.core.management import call_command
+
+    from consents.ledger import signer
+
+    key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    folder = settings.LEDGER_DIR.parent / "witness"
+    call_command(
+        "witness", "init", dir=str(folder), name=WITNESS, log=[str(key)], url=settings.WITNESS_URL, stdout=io.StringIO()
+    )
+    settings.LEDGER_DIR.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / "policy.txt", settings.LEDGER_DIR / "policy.txt")
 
 
 def surroundings(home: Path, port: int) -> str:
@@ -158,6 +179,7 @@ def surroundings(home: Path, port: int) -> str:
     url = os.environ.setdefault("PORTAL_URL", f"http://127.0.0.1:{port}")
     os.environ["DEMO"] = "1"
     os.environ["SANDBOX_URL"] = f"http://127.0.0.1:{port + 1}"
+    os.environ["WITNESS_URL"] = f"http://127.0.0.1:{port + 2}"
     # The folder's name stands as it is, spaces included: settings takes the path as written.
     os.environ.setdefault("EMAIL_URL", f"file://{embedded.make_folder(home / 'mail', mode=0o700)}")
     return url
@@ -167,6 +189,12 @@ def family(home: Path, port: int) -> list[Child]:
     """The processes of the portal, in the order in which they start; they stop in the reverse one."""
     log = embedded.make_folder(home / "log")
     return [
+        Child("signer", python(str(MANAGE), "signer", "serve"), log / "signer.log"),
+        Child(
+            "witness",
+            python(str(MANAGE), "witness", "serve", f"--dir={home / 'witness'}", f"--port={port + 2}"),
+            log / "witness.log",
+        ),
         Child(
             "sandbox",
             python(str(MANAGE), "sandbox", f"--port={port + 1}", f"--config={home / 'sandbox.json'}")
