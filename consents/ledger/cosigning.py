@@ -148,11 +148,11 @@ def _checked(body: bytes, witness: notes.Witness, newest, now: int) -> list[str]
 
 
 def _keep(report: Report, newest: SignedCheckpoint) -> None:
-    rows = []
+    rows: list[tuple[int, str, bytes, int, str]] = []
     for line in report.fresh:
         signature = notes.Signature.parse(line)
         time = int.from_bytes(signature.value[:8], "big")
-        rows.append([newest.tree_size, signature.name, signature.key_id, time, line])
+        rows.append((newest.tree_size, signature.name, signature.key_id, time, line))
     with (
         transaction.atomic(using=settings.LEDGER_ALIAS),
         connections[settings.LEDGER_ALIAS].cursor() as cursor,

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -209,7 +209,7 @@ class _Remote:
     """The signer's process, asked over its socket."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._stream: IO[bytes] = connection.makefile("rwb")
+        self._stream = connection.makefile("rwb")
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
