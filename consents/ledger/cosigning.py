@@ -6,6 +6,7 @@ that we have not got: then nothing is published any more until a person has look
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass, field
 
 import structlog
@@ -22,7 +23,8 @@ log = structlog.get_logger(__name__)
 RUNNING = 7303  # advisory lock
 AGAIN_AFTER = 600  # seconds: at least one fresh cosignature in ten minutes, also when nothing happens
 CLOCK_SLACK = 300  # seconds a witness's clock may be ahead of ours
-PATIENCE = 15.0  # seconds for one answer
+PATIENCE = 8.0  # seconds for one answer
+REST = 60.0  # seconds that a witness is left alone that let us wait in vain: a worker has more to do
 SIZE_TYPE = "text/x.tlog.size"
 
 
@@ -74,9 +76,14 @@ def _run(now: int) -> Report:
 # --- asking --------------------------------------------------------------------------------------------------------------
 
 
+_resting: dict[str, float] = {}  # by address, until when on this process's own clock
+
+
 def _is_due(witness: notes.Witness, newest: SignedCheckpoint, now: int) -> bool:
-    last = _lines(witness.key).filter(tree_size=newest.tree_size).order_by("-cosigned_at").first()
-    return last is None or now - last.cosigned_at >= AGAIN_AFTER
+    if time.monotonic() < _resting.get(witness.url, 0.0):
+        return False
+    last = _lines(witness.key).filter(tree_size=newest.tree_size).order_by("-received_at").first()
+    return last is None or now - last.received_at.timestamp() >= AGAIN_AFTER
 
 
 def _lines(key: notes.Key):
@@ -113,6 +120,8 @@ async def _ask(session, witness: notes.Witness, newest, report: Report, old: int
             raise notes.BadNote(f"it answered {reply.status}")
         report.fresh += _checked(reply.body, witness, newest, now)
     except (outbound.Refused, outbound.Unreachable, notes.BadNote, tiles.NoTile, Ahead) as trouble:
+        if isinstance(trouble, outbound.Unreachable) and trouble.reason == "timeout":
+            _resting[witness.url] = time.monotonic() + REST
         report.troubles[witness.name] = str(trouble) or type(trouble).__name__
 
 
@@ -136,10 +145,10 @@ def _told_size(reply: outbound.Reply) -> int:
 def _checked(body: bytes, witness: notes.Witness, newest, now: int) -> list[str]:
     """The lines of this witness's own key that hold; others are not ours to judge. Raises BadNote."""
     note = notes.Note.parse(notes.Note.parse(newest.note).text + "\n" + body.decode("utf-8", "replace"))
-    time = notes.cosigned_at(note, witness.key)
-    if time is None:
+    seen_at = notes.cosigned_at(note, witness.key)
+    if seen_at is None:
         raise notes.BadNote("it answered without its cosignature")
-    if time > now + CLOCK_SLACK:
+    if seen_at > now + CLOCK_SLACK:
         raise notes.BadNote("its clock is ahead of ours")
     return [str(signature) for signature in note.signatures if signature.by(witness.key)]
 
@@ -151,8 +160,8 @@ def _keep(report: Report, newest: SignedCheckpoint) -> None:
     rows: list[tuple[int, str, bytes, int, str]] = []
     for line in report.fresh:
         signature = notes.Signature.parse(line)
-        time = int.from_bytes(signature.value[:8], "big")
-        rows.append((newest.tree_size, signature.name, signature.key_id, time, line))
+        seen_at = int.from_bytes(signature.value[:8], "big")
+        rows.append((newest.tree_size, signature.name, signature.key_id, seen_at, line))
     with (
         transaction.atomic(using=settings.LEDGER_ALIAS),
         connections[settings.LEDGER_ALIAS].cursor() as cursor,
