@@ -8,9 +8,9 @@ from django.db.models import Q
 
 from consents import ledger
 from consents.actors import Actor
-from consents.ledger import Fact
+from consents.ledger import facts
 from consents.models import Consent, Delivery, Evidence, Subscription
-from consents.propagation import RANK, deadline, write_entry
+from consents.propagation import RANK, advance, write_entry
 
 
 class UnknownDelivery(Exception):
@@ -98,24 +98,7 @@ def _own(jti: uuid.UUID, organization) -> Delivery:
 
 
 def _forward(delivery: Delivery, state: str, *, at) -> None:
-    """Move to `state`, filling in the steps that were jumped over, and take the row out of the queue."""
-    reached = RANK[state]
-    for step, name in (
-        ("sent", "sent_at"),
-        ("received", "received_at"),
-        ("stopped", "stopped_at"),
-        ("erased", "erased_at"),
-    ):
-        if RANK[step] <= reached and getattr(delivery, name) is None:
-            setattr(delivery, name, at)
-    delivery.state = state
-    delivery.next_at = delivery.lease_until = delivery.lease_token = None
-    delivery.last_error = ""
-    done = reached >= RANK[delivery.goal]
-    delivery.closed_at = at if done else delivery.closed_at
-    delivery.due_at = (
-        None if done else deadline(_next_step(state), created_at=delivery.created_at, goal=delivery.goal)
-    )
+    advance(delivery, state, at=at)
     delivery.save()
 
 
@@ -150,41 +133,17 @@ def _settle_erasure(delivery: Delivery, evidence: Evidence, *, basis: str, by: A
         consents = consents.filter(recipient=delivery.organization)
     elif delivery.consent_id is None:
         consents = consents.exclude(kind=Consent.Kind.THIRD_PARTY, recipient__in=_told(delivery))
+    settled: list[uuid.UUID] = []
     if delivery.role == Delivery.Role.OPERATOR or not delivery.consent_id:
-        consents.update(**changes)
+        settled = list(consents.order_by("pk").values_list("pk", flat=True))
+        Consent.objects.filter(pk__in=settled).update(**changes)
     if delivery.role == Delivery.Role.OPERATOR and delivery.consent_id is None:
-        type(subscription).objects.filter(asked, pk=subscription.pk).update(**changes)
-    ledger.append(
-        [
-            Fact(
-                "erasure.confirmed" if confirmed else "erasure.refused",
-                person=subscription.person,
-                operator=subscription.operator,
-                party=delivery.organization,
-                subscription=subscription,
-                consent=delivery.consent,
-                jti=delivery.jti,
-                fields={
-                    "sbs": subscription.pk,
-                    "con": delivery.consent_id,
-                    "opr": delivery.organization.code,
-                    "evd": evidence.digest,
-                    "mth": evidence.means,
-                    "bas": basis or None,
-                    "jti": delivery.jti,
-                },
-            )
-        ],
-        by=by,
-        at=at,
-        txn=delivery.txn,
-    )
+        changed = Subscription.objects.filter(asked, pk=subscription.pk).update(**changes)
+        settled += [subscription.pk] * changed
+    fact = facts.of_settlement(delivery, evidence, settled=settled, basis=basis)
+    ledger.append([fact], by=by, at=at, txn=delivery.txn)
 
 
 def _told(delivery: Delivery):
     """Third parties that answer for themselves in this act."""
     return Delivery.objects.filter(txn=delivery.txn, role=Delivery.Role.RECIPIENT).values("organization_id")
-
-
-def _next_step(state: str) -> str:
-    return {"sent": "received", "received": "stopped", "stopped": "erased"}.get(state, "received")

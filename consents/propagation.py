@@ -19,7 +19,7 @@ from django.db import connection, transaction
 
 from consents import ledger, messages
 from consents.actors import Actor
-from consents.ledger import Fact
+from consents.ledger import facts
 from consents.models import Consent, Delivery
 from providers import outbound, policy
 from providers.models import Channel, Organization
@@ -47,6 +47,7 @@ class Duty:
     role: str
     goal: str
     consents: list[Consent] = dataclasses.field(default_factory=list)
+    by_hand: bool = False
     jti: uuid.UUID = dataclasses.field(default_factory=messages.new_id)
 
     def disclosed(self) -> list[str]:
@@ -58,7 +59,22 @@ def duties(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool
     """One duty per organization that must act on these consents; never the one that started it (no echo).
 
     A source can only stop sending; the operator and third parties erase when that was asked. Third parties hear of
-    stops only: before, the operator is the one who tells them."""
+    stops only: before, the operator is the one who tells them. Who has no open channel of its own confirms by hand."""
+    found = needed(subscription, consents, stop=stop, erase=erase, by=by)
+    wired = set(
+        Channel.objects.filter(
+            organization__in=[duty.organization.pk for duty in found], state=Channel.State.OPEN
+        )
+        .exclude(protocol=Channel.Protocol.DESK)
+        .values_list("organization_id", flat=True)
+    )
+    for duty in found:
+        duty.by_hand = duty.organization.pk not in wired
+    return found
+
+
+def needed(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool, by: Actor) -> list[Duty]:
+    """The duties as `duties` gives them, before anybody looked at the channels."""
     Goal = Delivery.Goal
     ending = Goal.ERASED if erase else Goal.STOPPED
     found: dict[object, Duty] = {}
@@ -93,19 +109,34 @@ def owe(
     consent=None,
 ) -> list[Delivery]:
     """Write one delivery per duty, in the transaction of the act, and ring the doorbell when it commits."""
-    protocols = dict(
-        Channel.objects.filter(
-            organization__in=[duty.organization.pk for duty in owed], state=Channel.State.OPEN
-        ).values_list("organization_id", "protocol")
-    )
-    if event == messages.SUBSCRIPTION_ENDED:
-        _overtake(subscription, at=at)
+    rows = composed(
+        owed, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=leaf_hash, reason=reason,
+        consent=consent,
+    )  # fmt: skip
+    Delivery.objects.bulk_create(rows)
+    if any(duty.goal != Delivery.Goal.RECEIVED for duty in owed):
+        _pull_forward(subscription, before=min(row.pk for row in rows), at=at)
+    transaction.on_commit(ring, robust=True)
+    return rows
+
+
+def composed(
+    owed: list[Duty],
+    *,
+    event: str,
+    subscription,
+    txn: uuid.UUID,
+    at,
+    leaf_hash: bytes,
+    reason: str = "",
+    consent=None,
+) -> list[Delivery]:
+    """The unsaved rows of these duties, each with its signed message."""
     rows = []
     for duty in owed:
         content = messages.compose(
             duty, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=leaf_hash, reason=reason
         )
-        by_hand = protocols.get(duty.organization.pk, Channel.Protocol.DESK) == Channel.Protocol.DESK
         rows.append(
             Delivery(
                 jti=duty.jti,
@@ -120,16 +151,12 @@ def owe(
                 version=subscription.version,
                 body=content.body,
                 set_compact=content.set_compact,
-                state=Delivery.State.MANUAL if by_hand else Delivery.State.QUEUED,
-                next_at=None if by_hand else at,
+                state=Delivery.State.MANUAL if duty.by_hand else Delivery.State.QUEUED,
+                next_at=None if duty.by_hand else at,
                 created_at=at,
                 due_at=deadline("received", created_at=at, goal=duty.goal),
             )
         )
-    Delivery.objects.bulk_create(rows)
-    if any(duty.goal != Delivery.Goal.RECEIVED for duty in owed):
-        _pull_forward(subscription, before=min(row.pk for row in rows), at=at)
-    transaction.on_commit(ring, robust=True)
     return rows
 
 
@@ -141,12 +168,21 @@ def ring() -> None:
         log.warning("doorbell not heard", exception=type(error).__name__)
 
 
-def _overtake(subscription, *, at) -> None:
-    """An end makes undelivered news about grants pointless; the version number protects those already on their way."""
-    Delivery.objects.filter(subscription=subscription, state__in=WAITING, goal=Delivery.Goal.RECEIVED).update(
+def overtake(subscription, *, by: Actor, at) -> list[uuid.UUID]:
+    """An end makes undelivered news about grants pointless; the version number protects those already on their way.
+
+    Returns the `jti` of these deliveries, for the entry of the end."""
+    pointless = dict(
+        Delivery.objects.select_for_update(no_key=True)
+        .filter(subscription=subscription, state__in=WAITING, goal=Delivery.Goal.RECEIVED)
+        .order_by("pk")
+        .values_list("pk", "jti")
+    )
+    Delivery.objects.filter(pk__in=pointless).update(
         state=Delivery.State.CHECKING, overtaken=True, next_at=None, due_at=None, closed_at=at,
         lease_until=None, lease_token=None,
     )  # fmt: skip
+    return list(pointless.values())
 
 
 def _pull_forward(subscription, *, before: int, at) -> None:
@@ -307,32 +343,23 @@ def deadline(step: str, *, created_at, goal: str) -> datetime.datetime:
     return created_at + datetime.timedelta(days=policy.number("ERASED_WITHIN_DAYS", on=on))
 
 
-def write_entry(delivery: Delivery, typ: str, *, state: str, by: Actor, at, **fields) -> None:
-    subscription = delivery.subscription
-    ledger.append(
-        [
-            Fact(
-                typ,
-                person=subscription.person,
-                operator=subscription.operator,
-                party=delivery.organization,
-                subscription=subscription,
-                consent=delivery.consent,
-                jti=delivery.jti,
-                fields={
-                    "jti": delivery.jti,
-                    "opr": delivery.organization.code,
-                    "sbs": subscription.pk,
-                    "con": delivery.consent_id,
-                    "sta": state,
-                    "evt": delivery.event,
-                    "rol": delivery.role,
-                    "gol": delivery.goal,
-                    **fields,
-                },
-            )
-        ],
-        by=by,
-        at=at,
-        txn=delivery.txn,
+def advance(delivery: Delivery, state: str, *, at: datetime.datetime) -> None:
+    """Move the unsaved row to `state`, filling in the steps that were jumped over, and take it out of the queue."""
+    reached = RANK[state]
+    for step in RANK:
+        if RANK[step] <= reached and getattr(delivery, f"{step}_at") is None:
+            setattr(delivery, f"{step}_at", at)
+    delivery.state = state
+    delivery.next_at = delivery.lease_until = delivery.lease_token = None
+    delivery.last_error = ""
+    done = reached >= RANK[delivery.goal]
+    delivery.closed_at = at if done else delivery.closed_at
+    following = {"sent": "received", "received": "stopped", "stopped": "erased"}.get(state, "received")
+    delivery.due_at = (
+        None if done else deadline(following, created_at=delivery.created_at, goal=delivery.goal)
     )
+
+
+def write_entry(delivery: Delivery, typ: str, *, state: str, by: Actor, at, **fields) -> None:
+    fact = facts.of_delivery(typ, delivery, state=state, **fields)
+    ledger.append([fact], by=by, at=at, txn=delivery.txn)

@@ -23,7 +23,7 @@ SEOUL = ZoneInfo("Asia/Seoul")
 MAX_BYTES = 65_535  # tlog-tiles frames an entry with a 16-bit length
 MAX_SAFE_INTEGER = 2**53 - 1
 
-_ACT = frozenset({"at", "by", "sub", "opr", "txn", "rsn", "ver", "dlv"})
+_ACT = frozenset({"at", "by", "sub", "opr", "txn", "rsn", "ver", "dlv", "hnd"})
 _CONSENT = _ACT | {
     "con",
     "sbs",
@@ -41,9 +41,13 @@ _CONSENT = _ACT | {
     "req",
     "trm",
     "lng",
+    "sbv",
+    "bgn",
+    "pun",
+    "wrd",
 }
-_SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd"}
-_ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti"}
+_SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd", "bgn", "tms", "ovt"}
+_ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti", "ids"}
 _DELIVERY = frozenset(
     {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn"}
 )

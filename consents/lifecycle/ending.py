@@ -1,6 +1,7 @@
 """WRITES the end: one consent is withdrawn, a subscription is left, what was received is to be erased."""
 
 import datetime
+import uuid
 
 from django.db import transaction
 
@@ -59,6 +60,7 @@ def leave(
             raise AlreadyEnded(str(subscription.pk))
         live = list(consents_of(subscription).live())
         for consent in live:
+            consent.subscription = subscription
             end_consent(consent, reason=reason, erase=erase, at=at)
             consent.version += 1
             consent.save()
@@ -72,21 +74,27 @@ def leave(
             _ask_erasure(subscription, at=at)
         subscription.save()
         told = _still_held(subscription, live) if erase else live
+        asked = [subscription.pk, *(consent.pk for consent in live)] if erase else []
         if erase:
-            _ask_for_the_rest(told, at=at)
+            asked += _ask_for_the_rest(told, at=at)
         owed = [] if quiet else propagation.duties(subscription, told, stop=True, erase=erase, by=by)
-        _log_end(subscription, live, owed, reason=reason, erase=erase, by=by, at=at)
+        _log_end(subscription, live, owed, asked, reason=reason, by=by, at=at)
         speedbump.settle(subscription, by=by, at=at)
     return subscription
 
 
-def _log_end(subscription, live, owed, *, reason, erase, by, at) -> None:
+def _log_end(subscription, live, owed, asked, *, reason, by, at) -> None:
     txn = messages.new_id()
     typ = "consent.expired" if reason == EndReason.EXPIRED else "consent.withdrawn"
-    said = [facts.of_subscription("subscription.ended", subscription, reason=reason, owed=owed)]
+    overtaken = propagation.overtake(subscription, by=by, at=at) if owed else []
+    said = [
+        facts.of_subscription(
+            "subscription.ended", subscription, reason=reason, owed=owed, overtaken=overtaken
+        )
+    ]
     said += [facts.of_consent(typ, consent, reason=reason) for consent in live]
-    if erase:
-        said.append(facts.of_erasure(subscription))
+    if asked:
+        said.append(facts.of_erasure(subscription, asked=asked))
     entries = ledger.append(said, by=by, at=at, txn=txn)
     if owed:
         propagation.owe(
@@ -105,14 +113,16 @@ def erase(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> Su
         subscription.version += 1
         subscription.save()
         held = _still_held(subscription, [])
-        _ask_for_the_rest(held, at=at)
+        asked = [subscription.pk, *_ask_for_the_rest(held, at=at)]
         txn = messages.new_id()
         owed = [
             duty
             for duty in propagation.duties(subscription, held, stop=True, erase=True, by=by)
             if duty.goal == "erased" and duty.role != "source"
         ]
-        entries = ledger.append([facts.of_erasure(subscription, owed=owed)], by=by, at=at, txn=txn)
+        entries = ledger.append(
+            [facts.of_erasure(subscription, asked=asked, owed=owed)], by=by, at=at, txn=txn
+        )
         propagation.owe(
             owed, event=messages.ERASURE_REQUESTED, subscription=subscription, txn=txn, at=at,
             leaf_hash=entries[0].leaf_hash, reason=subscription.end_reason,
@@ -139,7 +149,10 @@ def erase_consent(consent: Consent, *, by: Actor, at: datetime.datetime) -> Cons
             if d.goal == "erased"
         ]
         entries = ledger.append(
-            [facts.of_erasure(subscription, consent=consent, owed=owed)], by=by, at=at, txn=txn
+            [facts.of_erasure(subscription, asked=[consent.pk], consent=consent, owed=owed)],
+            by=by,
+            at=at,
+            txn=txn,
         )
         propagation.owe(
             owed, event=messages.ERASURE_REQUESTED, subscription=subscription, txn=txn, at=at,
@@ -159,12 +172,13 @@ def _ask_erasure(row: Subscription | Consent, *, at) -> None:
     row.erasure, row.erasure_requested_at = Erasure.REQUESTED, at
 
 
-def _ask_for_the_rest(consents: list[Consent], *, at) -> None:
-    """Erase all: what was withdrawn before without erasing belongs to it."""
-    for consent in consents:
-        if consent.erasure == Erasure.NOT_REQUESTED:
-            _ask_erasure(consent, at=at)
-            consent.save()
+def _ask_for_the_rest(consents: list[Consent], *, at) -> list[uuid.UUID]:
+    """Erase all: what was withdrawn before without erasing belongs to it. Returns the ids of those."""
+    rest = [consent for consent in consents if consent.erasure == Erasure.NOT_REQUESTED]
+    for consent in rest:
+        _ask_erasure(consent, at=at)
+        consent.save()
+    return [consent.pk for consent in rest]
 
 
 def _still_held(subscription, live: list[Consent]) -> list[Consent]:

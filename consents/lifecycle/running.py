@@ -116,7 +116,7 @@ def change(consent, typ, event, *, by, at, stop=False, erase=False, reason="") -
     owed = propagation.duties(subscription, [consent], stop=stop, erase=erase, by=by)
     said = [facts.of_consent(typ, consent, reason=reason, owed=owed)]
     if erase:
-        said.append(facts.of_erasure(subscription, consent=consent))
+        said.append(facts.of_erasure(subscription, asked=[consent.pk], consent=consent))
     entries = ledger.append(said, by=by, at=at, txn=txn)
     propagation.owe(
         owed, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=entries[0].leaf_hash, reason=reason,
