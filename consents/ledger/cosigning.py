@@ -13,10 +13,10 @@ import structlog
 from django.conf import settings
 from django.db import connections, transaction
 
-from consents.models import Cosignature, SignedCheckpoint
+from consents.models import Cosignature, SignedCheckpoint, Verification
 from providers import outbound
 
-from . import notes, proofs, tiles
+from . import merkle, notes, proofs, tiles
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,10 @@ CLOCK_SLACK = 300  # seconds a witness's clock may be ahead of ours
 PATIENCE = 8.0  # seconds for one answer
 REST = 60.0  # seconds that a witness is left alone that let us wait in vain: a worker has more to do
 SIZE_TYPE = "text/x.tlog.size"
+_KEEP_SQL = """
+INSERT INTO ledger.cosignature (tree_size, key_name, key_id, cosigned_at, line) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING
+"""
 
 
 class Ahead(Exception):
@@ -34,20 +38,23 @@ class Ahead(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run: the published size, who cosigned now, and what is wrong, by witness. `ahead`: see Ahead."""
+    """What came of a run: the published size, who cosigned now, and what is wrong, by witness. `ahead`: who has seen
+    more than we have (see Ahead); while there is one, nothing is published."""
 
     size: int = 0
     published: int = 0
     fresh: list[str] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
-    ahead: bool = False
+    ahead: dict[str, str] = field(default_factory=dict)
+    disputed: set[int] = field(default_factory=set)  # sizes from which a witness says we do not continue
     busy: bool = False
 
 
 def run(*, now: int) -> Report:
     """Ask the witnesses that have not seen the newest checkpoint, keep what they sign, publish with the quorum.
 
-    `now` is epoch seconds. Safe to run twice at once. Raises proofs.NoPolicy."""
+    `now` is epoch seconds. Safe to run twice at once. Raises proofs.NoPolicy, and tiles.NoTile where the tree cannot
+    be read whole from its tiles: such a one is not shown to anybody."""
     with connections[settings.LEDGER_ALIAS].cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [RUNNING])
         if not cursor.fetchone()[0]:
@@ -68,6 +75,8 @@ def _run(now: int) -> Report:
     if due:
         asyncio.run(_ask_all(due, newest, report, _last_seen(due), now))
         _keep(report, newest)
+    _check_disputed(report, newest)
+    _hold_what_was_ahead(report, newest, policy)
     if not report.ahead:
         report.published = _publish(newest, policy)
     return report
@@ -113,13 +122,17 @@ async def _ask(session, witness: notes.Witness, newest, report: Report, old: int
         if reply.status == 409:
             there = _told_size(reply)
             if there > newest.tree_size:
-                report.ahead = True
                 raise Ahead(f"it has seen {there} entries, we have {newest.tree_size}")
-            reply = await _submit(session, witness, newest, there)
+            old = there
+            reply = await _submit(session, witness, newest, old)
+        if reply.status == 422:
+            report.disputed.add(old)
         if reply.status != 200:
             raise notes.BadNote(f"it answered {reply.status}")
         report.fresh += _checked(reply.body, witness, newest, now)
-    except (outbound.Refused, outbound.Unreachable, notes.BadNote, tiles.NoTile, Ahead) as trouble:
+    except (outbound.Refused, outbound.Unreachable, notes.BadNote, Ahead) as trouble:
+        if isinstance(trouble, Ahead):
+            report.ahead[witness.name] = str(trouble)
         if isinstance(trouble, outbound.Unreachable) and trouble.reason == "timeout":
             _resting[witness.url] = time.monotonic() + REST
         report.troubles[witness.name] = str(trouble) or type(trouble).__name__
@@ -153,6 +166,32 @@ def _checked(body: bytes, witness: notes.Witness, newest, now: int) -> list[str]
     return [str(signature) for signature in note.signatures if signature.by(witness.key)]
 
 
+def _hold_what_was_ahead(report: Report, newest: SignedCheckpoint, policy: notes.Policy) -> None:
+    """Whoever was ahead stays so until it cosigns what we have now: its silence must not let the log go on."""
+    last = Verification.objects.filter(kind=Verification.Kind.WITNESS).first()
+    for finding in last.findings if last else []:
+        witness = policy.witnesses.get(finding.get("witness", ""))
+        if witness and not (
+            _lines(witness.key).filter(tree_size=newest.tree_size, received_at__gte=last.finished_at).exists()
+        ):
+            report.ahead.setdefault(witness.name, finding["detail"].partition(": ")[2])
+
+
+def _check_disputed(report: Report, newest: SignedCheckpoint) -> None:
+    """Where a witness says that we do not continue what it saw: is it our tiles? Raises tiles.NoTile."""
+    tree = tiles.Tree(proofs.directory().read, newest.tree_size)
+    for known in SignedCheckpoint.objects.using(settings.LEDGER_ALIAS).filter(
+        tree_size__in=report.disputed - {0}
+    ):
+        try:
+            merkle.verify_consistency(
+                old=known.tree_size, old_root=bytes(known.root_hash), new=newest.tree_size,
+                new_root=bytes(newest.root_hash), proof=tree.consistency_proof(known.tree_size),
+            )  # fmt: skip
+        except merkle.BadProof as wrong:
+            raise tiles.NoTile(f"the tiles do not lead from {known.tree_size} on: {wrong}") from wrong
+
+
 # --- keeping and publishing ------------------------------------------------------------------------------------------------
 
 
@@ -166,11 +205,7 @@ def _keep(report: Report, newest: SignedCheckpoint) -> None:
         transaction.atomic(using=settings.LEDGER_ALIAS),
         connections[settings.LEDGER_ALIAS].cursor() as cursor,
     ):
-        cursor.executemany(
-            "INSERT INTO ledger.cosignature (tree_size, key_name, key_id, cosigned_at, line) VALUES (%s, %s, %s, %s, %s) "
-            "ON CONFLICT DO NOTHING",
-            rows,
-        )
+        cursor.executemany(_KEEP_SQL, rows)
     for name, trouble in report.troubles.items():
         log.warning("witness", witness=name, reason=trouble, size=newest.tree_size)
 
@@ -189,11 +224,21 @@ def _publish(newest: SignedCheckpoint, policy: notes.Policy) -> int:
         notes.opened(note, policy)
         path = proofs.directory().root / tiles.CHECKPOINT
         text = str(note)
+        if before < newest.tree_size:
+            _check_tiles(newest, before)
         if before <= newest.tree_size and (not path.exists() or path.read_text(encoding="utf-8") != text):
             proofs.directory().write({tiles.CHECKPOINT: text.encode()})
             proofs.directory().forget_partials(before, newest.tree_size)
         return max(before, newest.tree_size)
     return before
+
+
+def _check_tiles(newest: SignedCheckpoint, before: int) -> None:
+    """Nothing is published that cannot be read. Raises tiles.NoTile."""
+    tree = tiles.Tree(proofs.directory().read, newest.tree_size)
+    tree.check(before)
+    if tree.root() != bytes(newest.root_hash):
+        raise tiles.NoTile(f"the tiles do not give the root signed for size {newest.tree_size}")
 
 
 def _published_size() -> int:

@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import connections, transaction
 
-from . import notes, proofs, signer, tiles
+from . import merkle, notes, proofs, signer, tiles
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Sequencer:
                 "signer_ahead",
                 f"the signer has signed {signed.size} entries, the database has {committed}: an older database?",
             )
-        edge = self._current_edge(committed)
+        edge = self._current_edge(committed, signed)
         ordered = 0
         for _round in range(rounds):
             took, placed = _order(batch)
@@ -107,62 +107,78 @@ class Sequencer:
                 break
         return Report(ordered=ordered, size=edge.size)
 
-    def _current_edge(self, committed: int) -> tiles.Edge:
+    def _current_edge(self, committed: int, signed: signer.State) -> tiles.Edge:
         """The edge kept from the last run where it still belongs to this database, else the one on the disk."""
         edge = self._edge
-        if edge is None or edge.size > committed or (edge.size and _leaf(edge.size - 1) != self._last_leaf):
-            edge = self._loaded_edge()
+        if (
+            edge is None
+            or not signed.size <= edge.size <= committed
+            or (edge.size and _leaf(edge.size - 1) != self._last_leaf)
+        ):
+            edge = self._loaded_edge(signed)
         self._edge = edge
         return edge
 
-    def _loaded_edge(self) -> tiles.Edge:
-        noted = _checkpoint()
-        if noted is None:
-            return tiles.Edge()
-        size, root = noted
+    def _loaded_edge(self, signed: signer.State) -> tiles.Edge:
+        """The edge of the tree signed last. Growth starts there, so that no tile of a signed tree is written over by
+        what a changed database says."""
+        if signed.size and _checkpoint() != (signed.size, signed.root):
+            _reckon(
+                signed.size, signed.root
+            )  # signed and not noted: a crash, or somebody changed the database
         with contextlib.suppress(tiles.NoTile):
-            edge = tiles.Edge.load(proofs.directory().read, size)
-            if edge.root() == root:
-                self._last_leaf = _leaf(size - 1)
+            edge = tiles.Edge.load(proofs.directory().read, signed.size)
+            if edge.root() == signed.root:
+                self._last_leaf = _leaf(signed.size - 1)
                 return edge
+        return self._remade(signed.size, signed.root)
+
+    def remake(self) -> None:
+        """Write all tiles of the signed tree again from the committed leaves: some are missing or damaged.
+
+        Raises Stopped, signer.Unavailable, OSError."""
+        with _alone() as alone:
+            if alone:
+                with signer.connect() as signing:
+                    signed = signing.state()
+                self._edge = None
+                self._edge = self._remade(signed.size, signed.root)
+
+    def _remade(self, size: int, root: bytes) -> tiles.Edge:
+        """First reckoned without writing: what a changed database says must not replace what is published."""
         log.warning("tiles are missing or damaged: making them again", size=size)
+        _reckon(size, root)
         edge = tiles.Edge()
         while edge.size < size:
             self._grow(edge, min(size, edge.size + BATCH))
-        if edge.root() != root:
-            raise Stopped(
-                "rewritten", f"the leaves in the database do not give the root signed for size {size}"
-            )
         return edge
 
     def _grow(self, edge: tiles.Edge, size: int) -> None:
         """Read committed leaves up to `size`, and put all their tiles on the disk."""
         start = edge.size - edge.size % tiles.WIDTH  # the entries of the tile that was not full
-        with connections[settings.LEDGER_ALIAS].cursor() as cursor:
-            cursor.execute(_LEAVES_SQL, [start, size])
-            rows = cursor.fetchall()
-        if len(rows) != size - start:
-            raise Stopped("rewritten", f"entries between {start} and {size} have vanished from the database")
+        rows = _committed(start, size)
         grown = edge.copy()
-        files = grown.grow(bytes(row[0]) for row in rows[edge.size - start :])
+        files = grown.grow(leaf for leaf, _entry in rows[edge.size - start :])
         files |= grown.partials()
         for place in range(0, len(rows), tiles.WIDTH):
-            entries = [bytes(row[1]) for row in rows[place : place + tiles.WIDTH]]
+            entries = [entry for _leaf_hash, entry in rows[place : place + tiles.WIDTH]]
             n = (start + place) // tiles.WIDTH
             files[tiles.path(tiles.ENTRIES, n, len(entries))] = tiles.bundle(entries)
         proofs.directory().write(files)
         edge.size, edge.levels = grown.size, grown.levels
-        self._last_leaf = bytes(rows[-1][0])
+        self._last_leaf = rows[-1][0]
 
     def _sign(self, signing: signer.Signing, edge: tiles.Edge, signed: signer.State) -> None:
-        tree = tiles.Tree(proofs.directory().read, edge.size)
         try:
-            signing.sign(
-                size=edge.size,
-                root=edge.root(),
-                old=signed.size,
-                proof=tree.consistency_proof(signed.size),
-            )
+            proof = _proof(edge, signed)
+        except (
+            tiles.NoTile,
+            merkle.BadProof,
+        ):  # a tile is damaged, or the database: in both cases the leaves decide
+            self._remade(edge.size, edge.root())
+            proof = tiles.Tree(proofs.directory().read, edge.size).consistency_proof(signed.size)
+        try:
+            signing.sign(size=edge.size, root=edge.root(), old=signed.size, proof=proof)
         except signer.Refused as refusal:
             self._edge = None
             raise Stopped("refused", f"the signer refuses: {refusal}") from refusal
@@ -199,6 +215,36 @@ def _order(limit: int) -> tuple[int, int]:
         (first,) = cursor.fetchone()
         cursor.execute(_ORDER_SQL, {"limit": limit, "first": first})
         return cursor.fetchone()
+
+
+def _committed(start: int, end: int) -> list[tuple[bytes, bytes]]:
+    """Leaf hash and entry of committed leaves. Raises Stopped where some are missing."""
+    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
+        cursor.execute(_LEAVES_SQL, [start, end])
+        rows = [(bytes(leaf), bytes(entry)) for leaf, entry in cursor.fetchall()]
+    if len(rows) != end - start:
+        raise Stopped("rewritten", f"entries between {start} and {end} have vanished from the database")
+    return rows
+
+
+def _reckon(size: int, root: bytes) -> None:
+    """The tree of the committed entries has this root. Raises Stopped where it has not."""
+    edge = tiles.Edge()
+    while edge.size < size:
+        rows = _committed(edge.size, min(size, edge.size + BATCH))
+        edge.grow(merkle.leaf_hash(entry) for _leaf_hash, entry in rows)
+    if edge.root() != root:
+        raise Stopped("rewritten", f"the entries in the database do not give the root known for size {size}")
+
+
+def _proof(edge: tiles.Edge, signed: signer.State) -> list[bytes]:
+    """That the edge's tree continues the signed one, from the tiles. Raises tiles.NoTile, merkle.BadProof."""
+    proof = tiles.Tree(proofs.directory().read, edge.size).consistency_proof(signed.size)
+    if signed.size:
+        merkle.verify_consistency(
+            old=signed.size, old_root=signed.root, new=edge.size, new_root=edge.root(), proof=proof
+        )
+    return proof
 
 
 def _leaf(index: int) -> bytes:

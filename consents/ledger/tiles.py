@@ -134,21 +134,26 @@ class Directory:
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Write files so that each appears whole or not at all, and lies on the disk when this returns."""
-        drafts = []
-        for address, data in files.items():
-            target = self.root / address
-            draft = target.with_name(f".{target.name}.{os.getpid()}")
-            try:
-                draft.write_bytes(data)
-            except FileNotFoundError:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                draft.write_bytes(data)
-            drafts.append((draft, target))
-        with ThreadPoolExecutor(8) as pool:  # the disk takes many at once
-            list(pool.map(_sync, (draft for draft, _target in drafts)))
-            for draft, target in drafts:
-                draft.rename(target)
-            list(pool.map(_sync, {target.parent for _draft, target in drafts}))
+        drafts: list[tuple[Path, Path]] = []
+        try:
+            for address, data in files.items():
+                target = self.root / address
+                draft = target.with_name(f".{target.name}.{os.getpid()}")
+                drafts.append((draft, target))
+                try:
+                    draft.write_bytes(data)
+                except FileNotFoundError:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    draft.write_bytes(data)
+            with ThreadPoolExecutor(8) as pool:  # the disk takes many at once
+                list(pool.map(_sync, (draft for draft, _target in drafts)))
+                for draft, target in drafts:
+                    draft.rename(target)
+                list(pool.map(_sync, {target.parent for _draft, target in drafts}))
+        except OSError:
+            for draft, _target in drafts:
+                draft.unlink(missing_ok=True)  # a full disk must not stay full because of us
+            raise
 
     def forget_partials(self, before: int, size: int) -> None:
         """Remove partial tiles that the published tree has outgrown on its way from `before` to `size`."""
@@ -214,6 +219,27 @@ class Tree:
 
     def consistency_proof(self, old: int) -> list[bytes]:
         return merkle.consistency_proof(self.node, old, self.size)
+
+    def check(self, since: int = 0) -> None:
+        """Read every tile that a tree of `since` leaves did not have full, and compare each with what it stands on: entries
+        with leaves, tiles with the tiles below. With the root it says that this tree can be read whole. Raises NoTile."""
+        below: dict[int, bytes] = {}
+        for level, full, width in shape(self.size):
+            above: dict[int, bytes] = {}
+            for n in range((since >> 8 * level) // WIDTH, full + bool(width)):
+                data = self._fetch(level, n)
+                hashes = [data[i : i + merkle.HASH_BYTES] for i in range(0, len(data), merkle.HASH_BYTES)]
+                if level == 0:
+                    entries = unbundle(self._read(path(ENTRIES, n, len(hashes))))
+                    right = [merkle.leaf_hash(entry) for entry in entries] == hashes
+                else:
+                    places = enumerate(hashes, n * WIDTH)
+                    right = all(below.get(place, hash_) == hash_ for place, hash_ in places)
+                if not right:
+                    raise NoTile(f"{path(level, n, len(hashes))} does not agree with what it stands on")
+                if len(hashes) == WIDTH:
+                    above[n] = merkle.root(hashes)
+            below = above
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """Index and bytes of every entry from the tile of `start` on, tile by tile."""

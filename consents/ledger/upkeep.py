@@ -6,7 +6,7 @@ import structlog
 
 from consents.models import Verification
 
-from . import cosigning, proofs, signer
+from . import cosigning, proofs, signer, tiles
 from .sequencer import Sequencer, Stopped
 
 log = structlog.get_logger(__name__)
@@ -19,15 +19,7 @@ def sequence(*, at: datetime.datetime) -> int:
     try:
         report = _sequencer.run()
     except (Stopped, signer.Unavailable, OSError) as problem:
-        code = (
-            problem.code
-            if isinstance(problem, Stopped)
-            else "signer"
-            if isinstance(problem, signer.Unavailable)
-            else "disk"
-        )
-        log.error("sequencing stopped", code=code, reason=str(problem))
-        _remember(Verification.Kind.SEQUENCER, [{"code": code, "detail": str(problem)[:300]}], size=0, at=at)
+        _stopped(problem, at=at)
         return 0
     if not report.busy:
         _remember(Verification.Kind.SEQUENCER, [], size=report.size, at=at)
@@ -38,20 +30,35 @@ def cosign(*, at: datetime.datetime) -> int:
     """Show the newest checkpoint to the witnesses and publish it; answers the published size."""
     try:
         report = cosigning.run(now=int(at.timestamp()))
-    except (proofs.NoPolicy, OSError) as problem:
-        log.error("nothing is published", reason=str(problem))
-        _remember(
-            Verification.Kind.WITNESS, [{"code": "policy", "detail": str(problem)[:300]}], size=0, at=at
-        )
+    except (proofs.NoPolicy, tiles.NoTile, OSError) as problem:
+        damaged = isinstance(problem, tiles.NoTile)
+        code = "policy" if isinstance(problem, proofs.NoPolicy) else "tiles" if damaged else "disk"
+        log.error("nothing is published", code=code, reason=str(problem))
+        _remember(Verification.Kind.WITNESS, [{"code": code, "detail": str(problem)[:300]}], size=0, at=at)
+        if damaged:
+            _remake(at=at)
         return 0
     ahead = [
-        {"code": "witness_ahead", "detail": f"{name}: {trouble}"[:300]}
-        for name, trouble in report.troubles.items()
-        if report.ahead
+        {"code": "witness_ahead", "witness": name, "detail": f"{name}: {trouble}"[:300]}
+        for name, trouble in report.ahead.items()
     ]
     if not report.busy:
         _remember(Verification.Kind.WITNESS, ahead, size=report.published, at=at)
     return report.published
+
+
+def _remake(*, at: datetime.datetime) -> None:
+    """Tiles that cannot be read are made again; the next run publishes."""
+    try:
+        _sequencer.remake()
+    except (Stopped, signer.Unavailable, OSError) as problem:
+        _stopped(problem, at=at)
+
+
+def _stopped(problem: Exception, *, at: datetime.datetime) -> None:
+    code = "signer" if isinstance(problem, signer.Unavailable) else getattr(problem, "code", "disk")
+    log.error("sequencing stopped", code=code, reason=str(problem))
+    _remember(Verification.Kind.SEQUENCER, [{"code": code, "detail": str(problem)[:300]}], size=0, at=at)
 
 
 def _remember(kind: str, findings: list[dict[str, str]], *, size: int, at: datetime.datetime) -> None:
