@@ -48,8 +48,11 @@ def words(tree: ast.AST) -> Iterator[str]:
 # Modules that write without being a home, each with its reason.
 WRITES_ELSEWHERE = {
     "consents/models/people.py": "create_user is the manager's method that Django and allauth call",
+    "config/management/commands/demo.py": "signer.create makes the signer's key, which is a file",
+    "consents/management/commands/signer.py": "signer.create makes the signer's key, which is a file",
     "consents/management/commands/seed.py": "invents the demo's accounts, which people make by signing up",
     "providers/sandbox/": "the pretend organizations have a database of their own, which is not the portal's",
+    "consents/ledger/witness.py": "the regulator's witness has a store of its own, which is not the portal's",
 }
 _ALWAYS = {
     "save",
@@ -270,6 +273,7 @@ SOCKETS = {
     "providers/sandbox/": "the other side: pretend organizations of the demo",
     "providers/management/commands/sandbox.py": "the other side: pretend organizations of the demo",
     "consents/ledger/signer.py": "the log's signer and its caller, on their own unix socket",
+    "consents/management/commands/witness.py": "the regulator's witness: it listens and never connects",
     "config/servers.py": "asks the embedded broker on its own unix socket whether it lives",
     "config/management/commands/demo.py": "asks our own web server on loopback whether it answers",
 }

@@ -137,6 +137,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "services/<slug:slug>/join": lambda side: side.fresh.slug,
     "services/<slug:slug>": lambda side: side.service.slug,
     "operators/<slug:code>": lambda side: side.service.organization.code,
+    "log/tile/<path:path>": lambda side: "0/000",
     "oversight/entries/<uuid:event_id>": lambda side: side.event,
     "desk/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
     "api/v1/me/subscriptions/<uuid:pk>/erase": lambda side: side.ended.pk,

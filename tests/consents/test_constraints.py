@@ -348,6 +348,25 @@ REFUSED: dict[str, list[str]] = {
         "INSERT INTO ledger.event (event_id, entry, event_type) SELECT gen_random_uuid(), entry, event_type FROM ledger.event "
         "WHERE event_id = %(event)s"
     ],
+    "leaf_leaf_index_check": [
+        "INSERT INTO ledger.leaf (leaf_index, event_id, leaf_hash) VALUES (-1, gen_random_uuid(), sha256('x'))"
+    ],
+    "leaf_leaf_hash_check": [
+        "INSERT INTO ledger.leaf (leaf_index, event_id, leaf_hash) VALUES (0, gen_random_uuid(), 'short')"
+    ],
+    "leaf_event_id_key": [
+        "WITH one AS (SELECT gen_random_uuid() AS id) INSERT INTO ledger.leaf (leaf_index, event_id, leaf_hash) "
+        "SELECT 900000000 + n, id, sha256('x') FROM one, generate_series(0, 1) n"
+    ],
+    "checkpoint_tree_size_check": [
+        "INSERT INTO ledger.checkpoint (tree_size, root_hash, note) VALUES (-1, sha256('x'), 'x')"
+    ],
+    "checkpoint_root_hash_check": [
+        "INSERT INTO ledger.checkpoint (tree_size, root_hash, note) VALUES (0, 'short', 'x')"
+    ],
+    "promise_leaf_hash_check": [
+        "INSERT INTO ledger.promise (event_id, leaf_hash, due_at) VALUES (gen_random_uuid(), 'short', now())"
+    ],
 }
 
 # trigger → constraint names it refuses with, or the error code where it names none (see test_ledger.py for those)
@@ -371,6 +390,9 @@ TRIGGERS: dict[tuple[str, str], set[str]] = {
 # Their refusals are in test_ledger.py; `z_enqueue` refuses nothing, it keeps the list that the sequencer reads.
 LEDGER_TRIGGERS = {
     ("event", "a_no_row"), ("event", "a_no_stmt"), ("event", "z_enqueue"), ("disclosure", "a_no_upd"), ("disclosure", "b_hold"),
+    # and in ledger/test_sequencer.py
+    ("leaf", "a_no_row"), ("leaf", "a_no_stmt"), ("leaf", "b_dense"), ("cosignature", "a_no_row"), ("cosignature", "a_no_stmt"),
+    ("checkpoint", "a_no_row"), ("checkpoint", "a_no_stmt"), ("checkpoint", "b_rises"),
 }  # fmt: skip
 
 
