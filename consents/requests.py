@@ -187,5 +187,7 @@ def _log(typ: str, lodged: ConsentRequest, *, by: Actor, at: datetime.datetime) 
         "trm": lodged.terms.digest_ko, "prd": lodged.expires_at,
     }  # fmt: skip
     ledger.append(
-        [Fact(typ, person=lodged.person, operator=lodged.organization, fields=fields)], by=by, at=at
+        [Fact(typ, person=lodged.person, operator=lodged.organization, jti=lodged.pk, fields=fields)],
+        by=by,
+        at=at,
     )

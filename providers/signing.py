@@ -16,8 +16,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -118,15 +125,30 @@ def sign_set(claims: dict) -> str:
 
 
 def sign_receipt(claims: dict) -> str:
-    """A consent receipt or certificate, compact JWS, ES256 with a key of its own."""
-    return _sign("receipt", RECEIPT_TYP, claims)
+    """A consent receipt or certificate, compact JWS, ES256 with a key of its own.
+
+    The signature is deterministic (RFC 6979): the same claims give the same bytes, so that a receipt can be asked for
+    again instead of being stored."""
+    pem = key_file("receipt.pem", _new_ec)
+    header, payload = _to_sign(pem, RECEIPT_TYP, claims)
+    content = f"{_base64url(json.dumps(header, separators=(',', ':')).encode())}.{_base64url(payload)}"
+    key = load_pem_private_key(pem, None)
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise TypeError("the key file is not an EC key")
+    signature = key.sign(content.encode("ascii"), ECDSA(hashes.SHA256(), deterministic_signing=True))
+    halves = b"".join(half.to_bytes(32, "big") for half in decode_dss_signature(signature))
+    return f"{content}.{_base64url(halves)}"
 
 
 def _sign(purpose: str, typ: str, claims: dict) -> str:
-    key, kid = _ec_key(key_file(f"{purpose}.pem", _new_ec))
+    pem = key_file(f"{purpose}.pem", _new_ec)
+    header, payload = _to_sign(pem, typ, claims)
+    return jws.serialize_compact(header, payload, _ec_key(pem)[0], algorithms=["ES256"])
+
+
+def _to_sign(pem: bytes, typ: str, claims: dict) -> tuple[dict, bytes]:
     payload = json.dumps(claims, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
-    header = {"alg": "ES256", "kid": kid, "typ": typ}
-    return jws.serialize_compact(header, payload.encode(), key, algorithms=["ES256"])
+    return {"alg": "ES256", "kid": _ec_key(pem)[1], "typ": typ}, payload.encode()
 
 
 def public_jwks() -> dict:
@@ -397,3 +419,7 @@ def _hmac(secret: bytes, content: bytes) -> bytes:
 
 def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")

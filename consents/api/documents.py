@@ -7,6 +7,8 @@ from consents.api import shapes
 from providers import models as catalogue
 from providers.models.organizations import LicenceStatus
 
+RECEIPT = "JWS consent-receipt+jwt: entry id (jti), leaf hash, log, disclosures (sd), and the promise to merge within mmd seconds"
+
 
 class Name(serializers.Serializer):
     code = serializers.CharField()
@@ -128,9 +130,7 @@ class Act(serializers.Serializer):
     txn = serializers.UUIDField()
     state = serializers.CharField()
     erasure = serializers.CharField()
-    receipt = serializers.CharField(
-        help_text="JWS consent-receipt+jwt: entry id, leaf hash, log, and the promise to merge it"
-    )
+    receipt = serializers.CharField(help_text=RECEIPT)
 
 
 class ActResult(serializers.Serializer):
@@ -180,6 +180,9 @@ class Message(Steps):
 class Ack(serializers.Serializer):
     jti = serializers.UUIDField()
     state = serializers.ChoiceField(models.Delivery.State.choices)
+    receipt = serializers.CharField(
+        allow_null=True, help_text=RECEIPT + "; null where our log has no answer yet"
+    )
 
 
 class Evidence(serializers.Serializer):
@@ -192,6 +195,15 @@ class Evidence(serializers.Serializer):
     received_at = shapes.Instant()
 
 
+class ReceivedEvidence(Evidence):
+    """Evidence as its organization sees it, with the receipt of the entry that says it was handed in."""
+
+    receipt = serializers.SerializerMethodField(help_text=RECEIPT)
+
+    def get_receipt(self, evidence) -> str | None:
+        return self.context["receipt"]
+
+
 class OperatorConsent(Consent):
     subscription = serializers.UUIDField(source="subscription_id")
     subject = serializers.UUIDField(source="person.subject_id", help_text="random; the same as in messages")
@@ -202,6 +214,7 @@ class Lodged(serializers.Serializer):
     id = serializers.UUIDField()
     authorize_url = serializers.URLField(help_text="where to send the person's browser")
     expires_in = serializers.IntegerField(help_text="seconds")
+    receipt = serializers.CharField(help_text=RECEIPT)
 
 
 class ConsentRequest(serializers.Serializer):

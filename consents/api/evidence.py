@@ -17,7 +17,7 @@ from rest_framework import serializers
 from rest_framework.response import Response
 
 from consents import answers
-from consents.api import documents, shapes
+from consents.api import documents, receipts, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import JWTParser, Problem
@@ -95,7 +95,7 @@ class EvidenceDoor(OrganizationDoor):
 
     @extend_schema(
         operation_id="prove", summary=_("멈췄다는, 지웠다는 서명한 증거 내기"), tags=["operator", "source"],
-        request={"application/jwt": OpenApiTypes.STR}, responses={200: documents.Evidence, 201: documents.Evidence},
+        request={"application/jwt": OpenApiTypes.STR}, responses={200: documents.ReceivedEvidence, 201: documents.ReceivedEvidence},
         examples=[
             OpenApiExample(
                 "a compact JWS", media_type="application/jwt", request_only=True,
@@ -115,7 +115,7 @@ class EvidenceDoor(OrganizationDoor):
         claims = self._claims(request.data, organization, at=at)
         digest = "sha256:" + hashlib.sha256(request.data.encode("ascii")).hexdigest()
         if known := _known(organization, claims["jti"], digest):
-            return Response(documents.Evidence(known).data, 200)
+            return Response(_shown(known), 200)
         delivery = _delivery(organization, claims)
         evidence = Evidence(
             jti=claims["jti"], status=claims["status"], means=Evidence.Means.SIGNED, digest=digest, document=request.data,
@@ -133,10 +133,10 @@ class EvidenceDoor(OrganizationDoor):
         except (answers.WrongOrder, IntegrityError):
             # The same evidence may have come twice at once; whoever was second gets the first one's answer.
             if known := _known(organization, claims["jti"], digest):
-                return Response(documents.Evidence(known).data, 200)
+                return Response(_shown(known), 200)
             raise
         headers = {"Location": f"/api/v1/evidence/{evidence.jti}"}
-        return Response(documents.Evidence(evidence).data, 201, headers=headers)
+        return Response(_shown(evidence), 201, headers=headers)
 
     def _claims(self, compact: str, organization, *, at: datetime.datetime) -> dict:
         claims = signing.verify_jws(
@@ -151,14 +151,24 @@ class EvidenceDoor(OrganizationDoor):
 class OneEvidence(OrganizationDoor):
     @extend_schema(
         operation_id="evidence", summary=_("우리가 낸 증거 하나"), tags=["operator", "source"],
-        responses=documents.Evidence,
+        responses=documents.ReceivedEvidence,
     )  # fmt: skip
     def get(self, request, jti):
         """By its own `jti`."""
         if "\x00" in jti:  # which the database would not even look for
             raise Problem("not-found")
         own = Evidence.objects.filter(organization=request.organization).select_related("delivery")
-        return Response(documents.Evidence(get_object_or_404(own, jti=jti)).data)
+        return Response(_shown(get_object_or_404(own, jti=jti)))
+
+
+# How each status is logged.
+_TYPES = {"stopped": "delivery.stopped", "erased": "delivery.erased", "retained": "erasure.refused"}
+
+
+def _shown(evidence: Evidence) -> dict:
+    """The evidence and the receipt of its entry: the same bytes each time it is asked for."""
+    receipt = receipts.of_answer(evidence.delivery.jti, evidence.organization, [_TYPES[evidence.status]])
+    return documents.ReceivedEvidence(evidence, context={"receipt": receipt}).data
 
 
 def _public_keys(organization, *, at: datetime.datetime) -> dict:

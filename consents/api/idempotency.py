@@ -1,5 +1,8 @@
-"""WRITES idempotency keys: a request sent twice with the same `Idempotency-Key` is done once and answered twice."""
+"""WRITES idempotency keys: a request sent twice with the same `Idempotency-Key` is done once and answered twice.
 
+The answer is kept sealed: receipts carry the salts and values of entries, which lie nowhere in clear."""
+
+import base64
 import datetime
 import functools
 import hashlib
@@ -13,6 +16,7 @@ from rest_framework.response import Response
 
 from consents.api.problems import Problem
 from consents.models import IdempotencyKey
+from providers import vault
 
 LIFE = datetime.timedelta(hours=24)
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -39,7 +43,7 @@ def once(handler):
             if not fresh:
                 return _again(row, request)
             response = handler(self, request, *args, **kwargs)
-            row.status, row.body = response.status_code, json.loads(self.render(response.data))
+            row.status, row.body = response.status_code, _sealed(row, self.render(response.data))
             row.location = response.headers.get("Location", "")
             row.save(update_fields=["status", "body", "location"])
         return response
@@ -77,7 +81,24 @@ def _again(row: IdempotencyKey, request) -> Response:
     if (row.method, row.path, row.digest) != (request.method, request.path[:500], _digest(request)):
         raise Problem("idempotency-key-reused")
     headers = {"Idempotent-Replayed": "true"} | ({"Location": row.location} if row.location else {})
-    return Response(row.body, row.status, headers=headers)
+    return Response(_opened(row), row.status, headers=headers)
+
+
+def _place(row: IdempotencyKey) -> bytes:
+    return f"answer|{row.actor}|{row.key}".encode()
+
+
+def _sealed(row: IdempotencyKey, answer: bytes) -> dict:
+    key = vault.derived_key("idempotent answers")
+    return {"sealed": base64.b64encode(vault.seal(answer, aad=_place(row), key=key)).decode("ascii")}
+
+
+def _opened(row: IdempotencyKey):
+    """The answer as it was; one that was kept in clear by an older version is a day old at most."""
+    if row.body is None or set(row.body) != {"sealed"}:
+        return row.body
+    key = vault.derived_key("idempotent answers")
+    return json.loads(vault.unseal(base64.b64decode(row.body["sealed"]), aad=_place(row), key=key))
 
 
 def forget_old(*, at: datetime.datetime, limit: int = 5000) -> int:

@@ -14,13 +14,16 @@ from rest_framework.response import Response
 
 from consents import answers, requests
 from consents.actors import Actor
-from consents.api import documents, shapes
+from consents.api import documents, receipts, shapes
 from consents.api.authentication import Operator, Organization
 from consents.api.doors import Door, results
 from consents.api.idempotency import once
 from consents.api.paging import PageQuery, page
 from consents.models import Consent, ConsentRequest, Delivery, EntryIndex
 from providers.models import Service
+
+# Entries by which an organization's answers are logged.
+ANSWERS = ("delivery.received", "delivery.stopped", "delivery.erased", "erasure.refused")
 
 
 class OrganizationDoor(Door):
@@ -68,6 +71,7 @@ class ConsentRequests(OperatorDoor):
             "id": lodged.pk,
             "authorize_url": settings.PORTAL_URL + reverse("consent_request", args=[lodged.pk]),
             "expires_in": int((lodged.expires_at - at).total_seconds()),
+            "receipt": receipts.of_request("request.lodged", lodged),
         }
         headers = {"Location": f"/api/v1/consent-requests/{lodged.pk}"}
         return Response(documents.Lodged(answer).data, 201, headers=headers)
@@ -169,9 +173,12 @@ class Acknowledge(OrganizationDoor):
     )  # fmt: skip
     @once
     def post(self, request, jti: uuid.UUID):
-        """Early and double acknowledgements are fine; the answer is the state now."""
+        """Early and double acknowledgements are fine; the answer is the state now, and the receipt of the last answer."""
         self.read(shapes.Nothing)
         delivery = answers.acknowledge(
             jti, organization=request.organization, by=self.actor, at=timezone.now()
         )
-        return Response(documents.Ack(delivery).data)
+        receipt = receipts.of_answer(delivery.jti, request.organization, ANSWERS)
+        return Response(
+            documents.Ack({"jti": delivery.jti, "state": delivery.state, "receipt": receipt}).data
+        )

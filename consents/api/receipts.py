@@ -1,27 +1,28 @@
 """The signed receipt of an act: which entry says it, and the promise that the log will hold it."""
 
-import base64
+from collections.abc import Iterable
+from uuid import UUID
 
-from django.conf import settings
-
-from consents.ledger.entries import SEOUL
-from consents.models import EntryIndex, LedgerEntry
-from providers import policy, signing
+from consents.ledger import promises
+from consents.models import EntryIndex
 
 
 def of(typ: str, subscription, *, consent=None) -> dict:
-    """`txn` and `receipt` of the newest entry of this type about a subscription, or about a consent in it. Two queries."""
+    """`txn` and `receipt` of the newest entry of this type about a subscription, or about a consent in it. Four queries."""
     about = {"consent": consent} if consent else {"subscription": subscription, "consent": None}
     entry = EntryIndex.objects.filter(typ=typ, **about).latest("seq")
-    leaf = LedgerEntry.objects.values_list("leaf_hash", flat=True).get(event_id=entry.event_id)
-    claims = {
-        "iss": settings.PORTAL_URL,
-        "iat": int(entry.at.timestamp()),
-        "jti": str(entry.event_id),
-        "txn": str(entry.txn),
-        "act": typ,
-        "leaf": base64.b64encode(bytes(leaf)).decode("ascii"),
-        "log": settings.LEDGER_ORIGIN,
-        "mmd": policy.number("MERGE_DELAY_SECONDS", on=entry.at.astimezone(SEOUL).date()),
-    }
-    return {"txn": entry.txn, "receipt": signing.sign_receipt(claims)}
+    return {"txn": entry.txn, "receipt": promises.receipt(entry)}
+
+
+def of_answer(jti: UUID, organization, typs: Iterable[str]) -> str | None:
+    """The receipt of an organization's newest answer of these types to one message; None where the log has none."""
+    entry = EntryIndex.objects.filter(jti=jti, party=organization, typ__in=typs).order_by("seq").last()
+    if entry is None:
+        return None
+    withheld = frozenset() if entry.operator_id == organization.pk else promises.PAIRWISE
+    return promises.receipt(entry, withheld=withheld)
+
+
+def of_request(typ: str, lodged) -> str:
+    """The receipt of what was done with a consent request."""
+    return promises.receipt(EntryIndex.objects.filter(jti=lodged.pk, typ=typ).latest("seq"))

@@ -12,7 +12,7 @@ from consents.actors import Actor
 from consents.models import EntryIndex
 from providers import policy, vault
 
-from . import disclosures, entries
+from . import disclosures, entries, promises
 
 _EVENT = "COPY ledger.event (event_id, entry, event_type) FROM STDIN (FORMAT BINARY)"
 _EVENT_TYPES = ("uuid", "bytea", "text")
@@ -42,7 +42,7 @@ class Fact:
 def append(
     facts: Sequence[Fact], *, by: Actor, at: datetime.datetime, txn: uuid.UUID | None = None
 ) -> list[entries.Sealed]:
-    """Write entries, their encrypted disclosures and their index rows, in the caller's transaction.
+    """Write entries, their encrypted disclosures and their index rows, in the caller's transaction; promise the first.
 
     `txn` names the act they belong to. Every entry discloses `at` and `by`, and `sub` (the pairwise pseudonym)
     where a person and an operator are known. Raises OutsideTransaction, or entries.UnknownField.
@@ -75,6 +75,7 @@ def append(
         _copy(cursor, _EVENT, _EVENT_TYPES, events)
         _copy(cursor, _DISCLOSURE, _DISCLOSURE_TYPES, hidden)
     EntryIndex.objects.bulk_create(index)
+    promises.keep(sealed, by=by, at=at)
     return sealed
 
 

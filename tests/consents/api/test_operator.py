@@ -30,8 +30,10 @@ def lodger(service):
 
 def test_an_acknowledgement_moves_a_delivery_and_may_come_twice(operator, stopped):
     path = f"deliveries/{stopped.jti}/ack"
-    assert operator.post(path).json() == {"jti": str(stopped.jti), "state": "received"}
-    assert operator.post(path, b"").json()["state"] == "received"
+    first = operator.post(path).json()
+    assert set(first) == {"jti", "state", "receipt"}
+    assert (first["jti"], first["state"]) == (str(stopped.jti), "received")
+    assert operator.post(path, b"").json() == first  # the receipt, too, to the byte
     stopped.refresh_from_db()
     assert stopped.received_at
 
