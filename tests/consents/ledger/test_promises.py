@@ -15,6 +15,7 @@ from consents.actors import Actor
 from consents.ledger import Fact, promises
 from consents.models import (
     Delivery,
+    Disclosure,
     EntryIndex,
     IdempotencyKey,
     LedgerEntry,
@@ -84,10 +85,14 @@ def test_receipts_cost_the_same_however_many(person, django_assert_num_queries):
         promises.receipts(entries)
 
 
-def test_what_was_shredded_is_in_no_receipt_and_the_promise_stays(person, settings):
-    factories.joined(person)
-    entry = EntryIndex.objects.get(typ="subscription.joined")
+def test_what_was_shredded_is_in_no_receipt_and_the_promise_stays(person, me, settings, now):
+    long_ago = now - datetime.timedelta(days=4 * 366)  # after the legal hold
+    with transaction.atomic():
+        fact = Fact("notice.answered", person=person, operator=factories.OperatorFactory())
+        ledger.append([fact], by=me, at=long_ago)
+    entry = EntryIndex.objects.get()
     before = promised(promises.receipt(entry), settings)
+    Disclosure.objects.filter(event_id=entry.event_id).delete()
     PersonKey.objects.filter(person=person).delete()
     after = promised(promises.receipt(entry), settings)
     assert before["sd"] and after == before | {"sd": []}
