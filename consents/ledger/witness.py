@@ -9,6 +9,7 @@ DIR/witness.db   SQLite: the last cosigned checkpoint a log, and signed forgerie
 DIR/policy.txt   C2SP tlog-policy: whose checkpoints are judged, and what is handed to everybody who verifies
 """
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -73,6 +74,9 @@ class Submission:
     proof: tuple[bytes, ...]
     note: notes.Note
     checkpoint: notes.Checkpoint
+    misspelt: tuple[
+        notes.Signature, ...
+    ] = ()  # lines of the note whose base64 is not in its one canonical spelling
 
     @classmethod
     def parse(cls, body: bytes) -> "Submission":
@@ -88,11 +92,31 @@ class Submission:
             raise notes.BadNote("not an old size, a proof, a blank line and a checkpoint")
         if len(proof) > MOST_HASHES:
             raise notes.BadNote(f"a proof has at most {MOST_HASHES} hashes")
+        rest, misspelt = _respelled(rest)
         note = notes.Note.parse(rest)
         return cls(
-            notes.number(first.removeprefix("old ")), tuple(notes.parse_hashes(proof)),
-            note, notes.Checkpoint.parse(note.text),
-        )  # fmt: skip
+            old=notes.number(first.removeprefix("old ")),
+            proof=tuple(notes.parse_hashes(proof)),
+            note=note,
+            checkpoint=notes.Checkpoint.parse(note.text),
+            misspelt=tuple(notes.Signature.parse(line) for line in misspelt),
+        )
+
+
+def _respelled(note: bytes) -> tuple[bytes, list[str]]:
+    """The note with its signatures spelt canonically, and the lines that were not: such a line of a key that is unknown is
+    ignored like any other, one of the log's is a false signature (403) and not a malformed request."""
+    text, separator, lines = note.rpartition(b"\n\n")
+    spelt, misspelt = [], []
+    for line in lines.split(b"\n"):
+        before, space, encoded = line.rpartition(b" ")
+        with contextlib.suppress(ValueError):
+            again = before + space + base64.b64encode(base64.b64decode(encoded, validate=True))
+            if space and again != line:
+                misspelt.append(again.decode())
+                line = again
+        spelt.append(line)
+    return text + separator + b"\n".join(spelt), misspelt
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +162,7 @@ class Witness:
             keys = [key for key in self.policy().logs if key.name == submission.checkpoint.origin]
             if not keys:
                 return _refusal(404, "this log is not known here")
-            if refusal := _unsigned(submission.note, keys):
+            if refusal := _unsigned(submission, keys):
                 return refusal
             if submission.old > submission.checkpoint.size:
                 return _refusal(400, "the old size is larger than the checkpoint's")
@@ -191,9 +215,11 @@ class Witness:
             yield store
 
 
-def _unsigned(note: notes.Note, keys: Sequence[notes.Key]) -> Answer | None:
+def _unsigned(submission: Submission, keys: Sequence[notes.Key]) -> Answer | None:
+    if any(signature.by(key) for signature in submission.misspelt for key in keys):
+        return _refusal(403, "a signature is not spelt as it must be")
     try:
-        signed = [notes.verified(note, key) for key in keys]  # all of them: a false one refuses the note
+        signed = [notes.verified(submission.note, key) for key in keys]  # all: a false one refuses the note
     except notes.BadNote as problem:
         return _refusal(403, str(problem))
     return None if any(signed) else _refusal(403, "no key that is trusted for this log has signed")
