@@ -149,7 +149,7 @@ def test_the_worked_example_byte_for_byte(tmp_path):
     judge = witness.Witness(folder)
     assert str(judge.key) == example["witness_vkey"]
     whole = {5: example["checkpoint_5"], 7: example["checkpoint_7"]}
-    at = {size: notes.cosigned_at(notes.Note.parse(note), judge.key) for size, note in whole.items()}
+    at = {size: notes.cosigned_at(notes.Note.parse(note), judge.key) or 0 for size, note in whole.items()}
     body, cosigned = {}, {}
     for size, note in whole.items():
         lines = note.splitlines(keepends=True)
@@ -260,7 +260,9 @@ def test_the_same_checkpoint_again_is_cosigned_afresh_and_time_never_goes_back(j
 
 
 def test_what_cannot_be_shown_to_continue_is_422_and_kept(judge, log):
-    assert judge.add_checkpoint(log.request(0, 9, proof=[bytes(32)]), NOW).status == 422  # old 0 with a proof
+    assert (
+        judge.add_checkpoint(log.request(0, 11, proof=[bytes(32)]), NOW).status == 422
+    )  # old 0 with a proof
     assert judge.add_checkpoint(log.request(0, 0, root=bytes(32)), NOW).status == 422  # another empty tree
     assert judge.add_checkpoint(log.request(0, 0), NOW).status == 200
     assert judge.add_checkpoint(log.request(0, 7), NOW).status == 200
@@ -418,7 +420,8 @@ def test_of_many_forks_in_threads_and_processes_one_history_is_cosigned(tmp_path
     context = multiprocessing.get_context("fork")
 
     def racer(mine, gate, out):
-        won, judge = [], witness.Witness(folder)
+        won: list[tuple[int, str]] = []
+        judge = witness.Witness(folder)
         gate.wait(30)
         threads = [threading.Thread(target=climb, args=(judge, fork, won)) for fork in mine]
         for thread in threads:
@@ -435,7 +438,7 @@ def test_of_many_forks_in_threads_and_processes_one_history_is_cosigned(tmp_path
         process.start()
         theirs.close()
         processes.append((process, ours))
-    won = []
+    won: list[tuple[int, str]] = []
     for process, ours in processes:
         assert ours.poll(120)
         won += ours.recv()
@@ -574,6 +577,7 @@ def served(folder, tmp_path):
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
+        assert process.stdout and process.stderr
         line = process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         assert found, line + process.stderr.read()
