@@ -283,9 +283,7 @@ def _accuse(
 # --- making one ----------------------------------------------------------------------------------------------------------
 
 
-def create(
-    folder: Path | str, *, name: str, logs: Sequence[str], url: str = ""
-) -> tuple[notes.Key, list[str]]:
+def make(folder: Path | str, *, name: str, logs: Sequence[str], url: str = "") -> tuple[notes.Key, list[str]]:
     """The witness's key, and what was new: `key`, `log`, `url`; nothing where all was there. Raises Unavailable, BadNote."""
     folder, new = Path(folder), []
     trusted = [notes.Key.parse(log) for log in logs]

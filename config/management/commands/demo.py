@@ -168,8 +168,9 @@ def open_log() -> None:
     key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     folder = settings.LEDGER_DIR.parent / "witness"
     call_command(
-        "witness", "init", dir=str(folder), name=WITNESS, log=[str(key)], url=settings.WITNESS_URL, stdout=io.StringIO()
-    )
+        "witness", "init", dir=str(folder), name=WITNESS, log=[str(key)], url=settings.WITNESS_URL,
+        stdout=io.StringIO(), stderr=io.StringIO(),
+    )  # fmt: skip
     settings.LEDGER_DIR.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "policy.txt", settings.LEDGER_DIR / "policy.txt")
 

@@ -55,7 +55,7 @@ class Command(BaseCommand):
     def _init(self, folder: Path, options: dict[str, Any]) -> None:
         if not options["name"]:
             raise CommandError("name the witness: --name NAME")
-        key, new = witness.create(folder, name=options["name"], logs=options["log"], url=options["url"])
+        key, new = witness.make(folder, name=options["name"], logs=options["log"], url=options["url"])
         self.stdout.write(str(key))
         if "key" in new:
             said = f"made the witness in {folder}; hand out {folder / witness.POLICY}"

@@ -67,7 +67,7 @@ def log():
 
 
 def made(folder, *vkeys, name=NAME, url=""):
-    witness.create(folder, name=name, logs=vkeys, url=url)
+    witness.make(folder, name=name, logs=vkeys, url=url)
     return witness.Witness(folder)
 
 
@@ -563,7 +563,7 @@ def test_a_memory_without_its_key_makes_no_second_witness(tmp_path, log):
     made(tmp_path / "w", log.vkey).add_checkpoint(log.request(0, 3), NOW)
     (tmp_path / "w" / "key.pem").unlink()
     with pytest.raises(witness.Unavailable, match="bring the key back"):
-        witness.create(tmp_path / "w", name=NAME, logs=[log.vkey])
+        witness.make(tmp_path / "w", name=NAME, logs=[log.vkey])
 
 
 @contextlib.contextmanager
