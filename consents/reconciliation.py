@@ -119,7 +119,7 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             _mismatch(person, row, services[row.client_id], report, by=by, at=at)
             continue
         if subscription is None:
-            subscription = known.live[key] = _subscription(row, person, services[row.client_id], at=at)
+            subscription = known.live[key] = held_subscription(row, person, services[row.client_id], at=at)
             fresh[subscription.pk] = subscription
         before = known.consents.get((subscription.pk, row.source))
         if (
@@ -127,7 +127,7 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             and subscription.origin == Subscription.Origin.REPORTED
             and not _ended_here(known, subscription, row)
         ):
-            consent = _consent(row, subscription, sources[row.source], at=at)
+            consent = held_consent(row, subscription, sources[row.source], at=at)
             known.consents[subscription.pk, row.source] = consent
             consents.append(consent)
             subscription.until_on = max(subscription.until_on, row.end_date)
@@ -186,7 +186,8 @@ def _contradicts(consent: Consent, row: Holding) -> bool:
     )
 
 
-def _subscription(row: Holding, person: Person, service: Service, *, at) -> Subscription:
+def held_subscription(row: Holding, person: Person, service: Service, *, at) -> Subscription:
+    """The unsaved row of a subscription that an operator reports."""
     joined_at = min(datetime.datetime.combine(row.joined_on, datetime.time(12), tzinfo=SEOUL), at)
     return Subscription(
         person=person, service=service, operator=service.organization, language=person.language, joined_at=joined_at,
@@ -194,7 +195,8 @@ def _subscription(row: Holding, person: Person, service: Service, *, at) -> Subs
     )  # fmt: skip
 
 
-def _consent(row: Holding, subscription: Subscription, source: Organization, *, at) -> Consent:
+def held_consent(row: Holding, subscription: Subscription, source: Organization, *, at) -> Consent:
+    """The unsaved row of what flows from one source by that report."""
     return Consent(
         person=subscription.person, subscription=subscription, kind=Consent.Kind.TRANSFER, required=True, source=source,
         scopes=list(row.scopes), cycle=row.cycle, purpose_ko=row.purpose, purpose_en=row.purpose, until_on=row.end_date,
@@ -207,10 +209,14 @@ def _save(fresh, consents, touched, *, by: Actor, at) -> None:
     Subscription.objects.bulk_create(fresh)
     Subscription.objects.bulk_update(touched, ["last_used_on", "until_on"])
     Consent.objects.bulk_create(consents)
-    said = [facts.of_subscription("subscription.joined", subscription) for subscription in fresh]
-    said += [facts.of_consent("consent.granted", consent) for consent in consents]
-    if said:
+    if said := told(fresh, consents):
         ledger.append(said, by=by, at=at, txn=messages.new_id())
+
+
+def told(fresh: list[Subscription], consents: list[Consent]) -> list[ledger.Fact]:
+    """What the log says of a report."""
+    said = [facts.of_subscription("subscription.joined", subscription) for subscription in fresh]
+    return said + [facts.of_consent("consent.granted", consent) for consent in consents]
 
 
 def _mismatch(person, row: Holding, service: Service, report: Report, *, by, at, subscription=None) -> None:

@@ -49,16 +49,43 @@ def append(
     """
     if not connection.in_atomic_block:
         raise OutsideTransaction("ledger.append needs the transaction of the change it records")
-    sealed, events, hidden, index = [], [], [], []
-    keys: dict[Any, tuple[uuid.UUID | None, bytes]] = {None: (None, disclosures.public_key_bytes())}
+    keys = {None: (None, disclosures.public_key_bytes())}
     keys |= disclosures.person_keys([fact.person for fact in facts if fact.person])
-    keep_until = _retained_until(at)
+    rows = Rows()
+    sealed = prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows)
+    write(rows)
+    EntryIndex.objects.bulk_create(rows.index)
+    promises.keep(sealed, by=by, at=at)
+    return sealed
+
+
+@dataclass(slots=True)
+class Rows:
+    """What entries are made of before they are written: rows of ledger.event and ledger.disclosure, and of the index."""
+
+    events: list[tuple] = field(default_factory=list)
+    disclosures: list[tuple] = field(default_factory=list)
+    index: list[EntryIndex] = field(default_factory=list)
+
+
+def prepare(
+    facts: Sequence[Fact],
+    *,
+    by: Actor,
+    at: datetime.datetime,
+    txn: uuid.UUID | None,
+    keys: dict[Any, tuple[uuid.UUID | None, bytes]],
+    rows: Rows,
+) -> list[entries.Sealed]:
+    """Seal entries and add what is to be written to `rows`. `keys` as disclosures.person_keys gives them, None's too."""
+    sealed = []
+    keep_until = retained_until(at)
     for fact in facts:
         subject = pseudonym(fact.person, fact.operator)
         entry = entries.seal(fact.typ, at=at, fields=_fields(fact, by=by, at=at, txn=txn, subject=subject))
         key_id, key = keys[fact.person.pk if fact.person else None]
-        events.append((entry.event_id, entry.entry, entry.typ))
-        hidden += [
+        rows.events.append((entry.event_id, entry.entry, entry.typ))
+        rows.disclosures += [
             (
                 entry.event_id,
                 name,
@@ -69,14 +96,16 @@ def append(
             )
             for name, disclosure in entry.disclosures.items()
         ]
-        index.append(_index_row(fact, entry, by=by, at=at, txn=txn, subject=subject))
+        rows.index.append(_index_row(fact, entry, by=by, at=at, txn=txn, subject=subject))
         sealed.append(entry)
-    with connection.cursor() as cursor:
-        _copy(cursor, _EVENT, _EVENT_TYPES, events)
-        _copy(cursor, _DISCLOSURE, _DISCLOSURE_TYPES, hidden)
-    EntryIndex.objects.bulk_create(index)
-    promises.keep(sealed, by=by, at=at)
     return sealed
+
+
+def write(rows: Rows) -> None:
+    """Entries and disclosures into the log; the index is the caller's."""
+    with connection.cursor() as cursor:
+        _copy(cursor, _EVENT, _EVENT_TYPES, rows.events)
+        _copy(cursor, _DISCLOSURE, _DISCLOSURE_TYPES, rows.disclosures)
 
 
 def _copy(cursor, statement: str, types: tuple[str, ...], rows: list[tuple]) -> None:
@@ -117,7 +146,7 @@ def _index_row(fact: Fact, entry: entries.Sealed, *, by: Actor, at, txn, subject
     )
 
 
-def _retained_until(at: datetime.datetime) -> datetime.datetime:
+def retained_until(at: datetime.datetime) -> datetime.datetime:
     """End of the legal hold: processing records are kept three years (신용정보법 제20조②)."""
     years = policy.number("PROCESSING_RECORD_YEARS", on=at.astimezone(entries.SEOUL).date())
     return at + datetime.timedelta(days=366 * years)

@@ -59,42 +59,48 @@ def leave(
         if subscription.state == Subscription.State.ENDED:
             raise AlreadyEnded(str(subscription.pk))
         live = list(consents_of(subscription).live())
+        asked = end_rows(subscription, live, reason=reason, erase=erase, at=at)
         for consent in live:
-            consent.subscription = subscription
-            end_consent(consent, reason=reason, erase=erase, at=at)
-            consent.version += 1
             consent.save()
-        subscription.state, subscription.ended_at, subscription.end_reason = (
-            Subscription.State.ENDED,
-            at,
-            reason,
-        )
-        subscription.version += 1
-        if erase:
-            _ask_erasure(subscription, at=at)
         subscription.save()
-        told = _still_held(subscription, live) if erase else live
-        asked = [subscription.pk, *(consent.pk for consent in live)] if erase else []
+        held = _still_held(subscription, live) if erase else live
         if erase:
-            asked += _ask_for_the_rest(told, at=at)
-        owed = [] if quiet else propagation.duties(subscription, told, stop=True, erase=erase, by=by)
+            asked += _ask_for_the_rest(held, at=at)
+        owed = [] if quiet else propagation.duties(subscription, held, stop=True, erase=erase, by=by)
         _log_end(subscription, live, owed, asked, reason=reason, by=by, at=at)
         speedbump.settle(subscription, by=by, at=at)
     return subscription
 
 
+def end_rows(subscription, live: list[Consent], *, reason: str, erase: bool, at) -> list[uuid.UUID]:
+    """End the unsaved rows of a subscription and its live consents; returns the ids of those asked to be erased."""
+    for consent in live:
+        consent.subscription = subscription
+        end_consent(consent, reason=reason, erase=erase, at=at)
+        consent.version += 1
+    subscription.state = Subscription.State.ENDED
+    subscription.ended_at, subscription.end_reason = at, reason
+    subscription.version += 1
+    if not erase:
+        return []
+    ask_erasure(subscription, at=at)
+    return [subscription.pk, *(consent.pk for consent in live)]
+
+
+def told(subscription, live, owed, asked, *, reason: str, overtaken=()) -> list[ledger.Fact]:
+    """What the log says of an end."""
+    typ = "consent.expired" if reason == EndReason.EXPIRED else "consent.withdrawn"
+    ended = facts.of_subscription(
+        "subscription.ended", subscription, reason=reason, owed=owed, overtaken=overtaken
+    )
+    said = [ended, *(facts.of_consent(typ, consent, reason=reason) for consent in live)]
+    return [*said, facts.of_erasure(subscription, asked=asked)] if asked else said
+
+
 def _log_end(subscription, live, owed, asked, *, reason, by, at) -> None:
     txn = messages.new_id()
-    typ = "consent.expired" if reason == EndReason.EXPIRED else "consent.withdrawn"
     overtaken = propagation.overtake(subscription, by=by, at=at) if owed else []
-    said = [
-        facts.of_subscription(
-            "subscription.ended", subscription, reason=reason, owed=owed, overtaken=overtaken
-        )
-    ]
-    said += [facts.of_consent(typ, consent, reason=reason) for consent in live]
-    if asked:
-        said.append(facts.of_erasure(subscription, asked=asked))
+    said = told(subscription, live, owed, asked, reason=reason, overtaken=overtaken)
     entries = ledger.append(said, by=by, at=at, txn=txn)
     if owed:
         propagation.owe(
@@ -109,7 +115,7 @@ def erase(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> Su
         subscription = locked_subscription(subscription)
         if subscription.state != Subscription.State.ENDED or subscription.erasure != Erasure.NOT_REQUESTED:
             raise NothingToErase(str(subscription.pk))
-        _ask_erasure(subscription, at=at)
+        ask_erasure(subscription, at=at)
         subscription.version += 1
         subscription.save()
         held = _still_held(subscription, [])
@@ -138,7 +144,7 @@ def erase_consent(consent: Consent, *, by: Actor, at: datetime.datetime) -> Cons
         subscription = consent.subscription
         if consent.state != Consent.State.ENDED or consent.erasure != Erasure.NOT_REQUESTED:
             raise NothingToErase(str(consent.pk))
-        _ask_erasure(consent, at=at)
+        ask_erasure(consent, at=at)
         subscription.version += 1
         subscription.save()
         consent.save()
@@ -165,10 +171,10 @@ def end_consent(consent: Consent, *, reason: str, erase: bool, at) -> None:
     consent.state, consent.ended_at, consent.end_reason = Consent.State.ENDED, at, reason
     consent.paused_until = None
     if erase:
-        _ask_erasure(consent, at=at)
+        ask_erasure(consent, at=at)
 
 
-def _ask_erasure(row: Subscription | Consent, *, at) -> None:
+def ask_erasure(row: Subscription | Consent, *, at) -> None:
     row.erasure, row.erasure_requested_at = Erasure.REQUESTED, at
 
 
@@ -176,7 +182,7 @@ def _ask_for_the_rest(consents: list[Consent], *, at) -> list[uuid.UUID]:
     """Erase all: what was withdrawn before without erasing belongs to it. Returns the ids of those."""
     rest = [consent for consent in consents if consent.erasure == Erasure.NOT_REQUESTED]
     for consent in rest:
-        _ask_erasure(consent, at=at)
+        ask_erasure(consent, at=at)
         consent.save()
     return [consent.pk for consent in rest]
 

@@ -46,17 +46,10 @@ def join(
     chosen = {choice.item.pk: choice for choice in choices}
     with transaction.atomic():
         items = _check_join(person, service, terms, chosen, at=at)
-        subscription = Subscription(
-            person=person, service=service, operator=service.organization, terms=terms, language=language,
-            text_digest=terms.digest_en if language == "en" else terms.digest_ko, origin=origin, joined_at=at,
-            until_on=day(at), last_used_on=day(at),
+        subscription, consents = begun(
+            person, service, terms, [chosen[item.pk] for item in items if item.pk in chosen], language=language,
+            until_on=until_on, origin=origin, at=at,
         )  # fmt: skip
-        consents = [
-            _consent(subscription, chosen[item.pk], until_on=until_on, at=at)
-            for item in items
-            if item.pk in chosen
-        ]
-        subscription.until_on = max(consent.until_on for consent in consents)
         try:
             with transaction.atomic():
                 subscription.save(force_insert=True)
@@ -66,6 +59,21 @@ def join(
         declined = [item for item in items if item.pk not in chosen]
         _joined(subscription, consents, declined, by=by, at=at)
     return subscription
+
+
+def begun(
+    person: Person, service: Service, terms: Terms, choices: Iterable[Choice], *, language: str,
+    until_on: datetime.date | None, origin: str, at: datetime.datetime,
+) -> tuple[Subscription, list[Consent]]:  # fmt: skip
+    """The unsaved rows of a join that was checked."""
+    subscription = Subscription(
+        person=person, service=service, operator=service.organization, terms=terms, language=language,
+        text_digest=terms.digest_en if language == "en" else terms.digest_ko, origin=origin, joined_at=at,
+        until_on=day(at), last_used_on=day(at),
+    )  # fmt: skip
+    consents = [_consent(subscription, choice, until_on=until_on, at=at) for choice in choices]
+    subscription.until_on = max(consent.until_on for consent in consents)
+    return subscription, consents
 
 
 def _check_join(person, service, terms, chosen, *, at) -> list[TermsItem]:
@@ -119,10 +127,7 @@ def _consent(subscription, choice: Choice, *, until_on, at) -> Consent:
 def _joined(subscription, consents, declined, *, by, at) -> None:
     txn = messages.new_id()
     owed = propagation.duties(subscription, consents, stop=False, erase=False, by=by)
-    said = [facts.of_subscription("subscription.joined", subscription, owed=owed)]
-    said += [facts.of_consent("consent.granted", consent) for consent in consents]
-    said += [facts.of_declined(subscription, item) for item in declined]
-    entries = ledger.append(said, by=by, at=at, txn=txn)
+    entries = ledger.append(told(subscription, consents, declined, owed), by=by, at=at, txn=txn)
     propagation.owe(
         owed,
         event=messages.CONSENT_GRANTED,
@@ -131,3 +136,10 @@ def _joined(subscription, consents, declined, *, by, at) -> None:
         at=at,
         leaf_hash=entries[0].leaf_hash,
     )
+
+
+def told(subscription, consents, declined, owed) -> list[ledger.Fact]:
+    """What the log says of a join."""
+    said = [facts.of_subscription("subscription.joined", subscription, owed=owed)]
+    said += [facts.of_consent("consent.granted", consent) for consent in consents]
+    return said + [facts.of_declined(subscription, item) for item in declined]

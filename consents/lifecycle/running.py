@@ -114,11 +114,17 @@ def change(consent, typ, event, *, by, at, stop=False, erase=False, reason="") -
     consent.save()
     txn = messages.new_id()
     owed = propagation.duties(subscription, [consent], stop=stop, erase=erase, by=by)
-    said = [facts.of_consent(typ, consent, reason=reason, owed=owed)]
-    if erase:
-        said.append(facts.of_erasure(subscription, asked=[consent.pk], consent=consent))
+    said = told(consent, typ, owed, erase=erase, reason=reason)
     entries = ledger.append(said, by=by, at=at, txn=txn)
     propagation.owe(
         owed, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=entries[0].leaf_hash, reason=reason,
         consent=consent,
     )  # fmt: skip
+
+
+def told(consent, typ, owed, *, erase: bool, reason: str) -> list[ledger.Fact]:
+    """What the log says of a changed consent."""
+    said = [facts.of_consent(typ, consent, reason=reason, owed=owed)]
+    if erase:
+        said.append(facts.of_erasure(consent.subscription, asked=[consent.pk], consent=consent))
+    return said
