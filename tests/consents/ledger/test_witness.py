@@ -23,10 +23,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.management import CommandError, call_command
-from hypothesis import given, settings
+from django.db import transaction
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from consents.ledger import merkle, notes, witness
+from consents import ledger
+from consents.actors import Actor
+from consents.ledger import Fact, cosigning, merkle, notes, proofs, signer, witness
+from consents.ledger.sequencer import Sequencer
+from consents.models import SignedCheckpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "fss.example.kr/witness/1"
@@ -374,7 +380,7 @@ def fuzzed(tmp_path_factory):
     return judge, log, log.request(0, 7)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(max_examples=400, deadline=None)
 @given(noise=NOISE)
 def test_any_bytes_get_a_status_and_only_the_signed_ones_a_cosignature(fuzzed, noise):
     judge, _log, good = fuzzed
@@ -676,3 +682,52 @@ def test_kill_9_of_the_server_loses_nothing_that_was_answered(tmp_path, log):
         note = judge.last(origin)
         kept = notes.Checkpoint.parse(notes.Note.parse(note).text).size if note else 0
         assert kept >= answered
+
+
+def test_f10_the_portal_and_a_witness_that_is_down_behind_and_ahead(db, now, settings, tmp_path):
+    """The log's own jobs against the real witness: published only with its cosignature, whatever it has been through."""
+    folder, copy = tmp_path / "w", tmp_path / "copy"
+
+    def write(count):
+        with transaction.atomic():
+            ledger.append(
+                [Fact("channel.opened", fields={"dig": f"{n}"}) for n in range(count)],
+                by=Actor.system("test"), at=now,
+            )  # fmt: skip
+        return Sequencer().run()
+
+    def submit():
+        return cosigning.run(now=int(time.time()))
+
+    write(3)
+    size = SignedCheckpoint.objects.latest("tree_size").tree_size
+    key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    made(folder, str(key), url="http://127.0.0.1:9")
+    settings.WITNESS_URL = "http://127.0.0.1:9"
+    settings.LEDGER_DIR.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / "policy.txt", settings.LEDGER_POLICY)
+    down = submit()  # nobody listens: nothing is published, and the log has grown all the same
+    assert (down.published, list(down.troubles), proofs.published()) == (0, ["fss1"], None)
+    with served(folder, tmp_path) as (port, _process):
+        settings.WITNESS_URL = f"http://127.0.0.1:{port}"
+        made(folder, url=settings.WITNESS_URL)
+        shutil.copyfile(folder / "policy.txt", settings.LEDGER_POLICY)
+        assert submit().published == size
+        shutil.copytree(folder, copy)
+        write(300)
+        assert submit().published == size + 300
+        # Restored from its old copy it is behind: it gets the proof from where it is.
+        shutil.copyfile(copy / "witness.db", folder / "witness.db")
+        write(2)
+        report = submit()
+        assert (report.published, report.troubles) == (size + 302, {})
+        shown = proofs.published()
+        assert shown is not None and shown.checkpoint.size == size + 302
+        # It has seen more than the portal has: stop, and say so.
+        origin = settings.LEDGER_ORIGIN
+        with sqlite3.connect(folder / "witness.db") as store:
+            store.execute("UPDATE cosigned SET size = ? WHERE origin = ?", (size + 999, origin))
+        store.close()
+        write(1)
+        report = submit()
+        assert report.ahead and proofs.published().checkpoint.size == size + 302
