@@ -730,4 +730,5 @@ def test_f10_the_portal_and_a_witness_that_is_down_behind_and_ahead(db, now, set
         store.close()
         write(1)
         report = submit()
-        assert report.ahead and proofs.published().checkpoint.size == size + 302
+        shown = proofs.published()
+        assert report.ahead and shown is not None and shown.checkpoint.size == size + 302
