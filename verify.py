@@ -21,8 +21,8 @@ import base64
 import binascii
 import collections
 import datetime
+import functools
 import hashlib
-import itertools
 import json
 import pathlib
 import re
@@ -56,8 +56,8 @@ _NAME = re.compile(r"[^\s+]+")
 _DIGEST = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"  # base64url of 32 bytes, in its one spelling
 # RFC 8785 leaves an entry one spelling, so its bytes can be read with a pattern and with nothing else.
 _ENTRY = re.compile(
-    rf'\{{"_sd":\[((?:"{_DIGEST}"(?:,"{_DIGEST}")*)?)\],"_sd_alg":"sha-256","day":"(\d{{4}}-\d\d-\d\d)",'
-    r'"id":"([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})","typ":"([a-z]+(?:\.[a-z_]+)+)","v":1\}'.encode()
+    rf'\{{"_sd":\[((?:"{_DIGEST}"(?:,"{_DIGEST}")*)?)\],"_sd_alg":"sha-256","day":"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})",'
+    r'"id":"([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})","typ":"([a-z]+(?:\.[a-z_]+)+)","v":1\}'
 )
 
 
@@ -342,18 +342,24 @@ class Entry(NamedTuple):
 
 
 def parse_entry(data):
-    found = _ENTRY.fullmatch(data)
+    found = _ENTRY.fullmatch(data.decode("ascii", "replace"))
     if not found or len(data) > 65535:
         raise Invalid("the entry is not a canonical entry of this log")
-    listed, day, ident, typ = (group.decode() for group in found.groups())
+    listed, day, ident, typ = found.groups()
     digests = listed[1:-1].split('","') if listed else []
-    if any(left >= right for left, right in itertools.pairwise(digests)):
+    if digests != sorted(set(digests)):
         raise Invalid("the entry's digests are not in order, or one is there twice")
-    try:
-        datetime.date.fromisoformat(day)
-    except ValueError:
-        raise Invalid("the entry has no possible day") from None
+    if not possible(day):
+        raise Invalid("the entry has no possible day")
     return Entry(ident, typ, day, digests)
+
+
+@functools.lru_cache(maxsize=10_000)
+def possible(day):
+    try:
+        return bool(datetime.date.fromisoformat(day))
+    except ValueError:
+        return False
 
 
 def disclosed(entry, disclosures):
@@ -783,7 +789,9 @@ def main(arguments=None, now=None):
     options = usage.parse_args(arguments)
     if len(options.files) != (1 if options.log else 2):
         usage.error("give PROOF and POLICY, or --log DIR and POLICY")
-    if ((options.receipt or options.since) and not options.log) or bool(options.receipt) != bool(options.keys):
+    if ((options.receipt or options.since) and not options.log) or bool(options.receipt) != bool(
+        options.keys
+    ):
         usage.error("--since needs --log; --receipt needs --keys and --log")
     try:
         lines = answer(options, int(time.time()) if now is None else now)
