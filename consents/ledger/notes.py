@@ -24,6 +24,7 @@ LARGEST_NOTE = 1_000_000  # bytes; C2SP signed-note
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _NAME = re.compile(r"[^\s+]+")
+_BLANK = re.compile(r"[ \t\r]+")  # between the words of a policy; nothing else that Unicode calls a space
 
 
 class BadNote(ValueError):
@@ -256,8 +257,8 @@ class Policy:
         witnesses: dict[str, Witness] = {}
         groups: dict[str, tuple[int, tuple[str, ...]]] = {}
         quorum = None
-        for line in text.splitlines():
-            words = line.split()
+        for line in text.split("\n"):
+            words = [word for word in _BLANK.split(line) if word]
             if not words or words[0].startswith("#"):
                 continue
             known = witnesses.keys() | groups.keys()
@@ -265,7 +266,10 @@ class Policy:
                 case ["log", vkey] | ["log", vkey, _]:
                     logs.append(_key(vkey, ED25519))
                 case ["witness", name, vkey, *rest] if len(rest) < 2 and name not in known | {"none"}:
-                    witnesses[name] = Witness(name, _key(vkey, COSIGNATURE), rest[0] if rest else "")
+                    key = _key(vkey, COSIGNATURE)
+                    if any(key.public == other.key.public for other in witnesses.values()):
+                        raise BadNote("one witness key is counted twice")
+                    witnesses[name] = Witness(name, key, rest[0] if rest else "")
                 case ["group", name, threshold, *members] if name not in known | {"none"} and members:
                     if set(members) - known or len(set(members)) != len(members):
                         raise BadNote(f"group {name} names an unknown member, or one twice")
@@ -283,13 +287,10 @@ class Policy:
 
     def satisfied(self, present: set[str]) -> bool:
         """Whether the witnesses of these names are enough."""
-        return self.quorum == "none" or self._holds(self.quorum, present)
-
-    def _holds(self, name: str, present: set[str]) -> bool:
-        if name in self.witnesses:
-            return name in present
-        needed, members = self.groups[name]
-        return sum(self._holds(member, present) for member in members) >= needed
+        holds = {"none": True, **{name: name in present for name in self.witnesses}}
+        for name, (needed, members) in self.groups.items():  # each stands after its members
+            holds[name] = sum(holds[member] for member in members) >= needed
+        return holds[self.quorum]
 
 
 def _key(vkey: str, kind: int) -> Key:
@@ -311,11 +312,12 @@ def opened(note: Note, policy: Policy) -> tuple[Checkpoint, dict[str, int]]:
 def signed_checkpoint(note: Note, policy: Policy) -> tuple[Checkpoint, dict[str, int]]:
     """Like `opened`, without asking for the quorum."""
     checkpoint = Checkpoint.parse(note.text)
-    keys = [key for key in policy.logs if key.name == checkpoint.origin]
-    if not keys:
+    if checkpoint.origin not in {key.name for key in policy.logs}:
         raise BadNote(f"the log {checkpoint.origin} is not in the policy")
-    signed = [verified(note, key) for key in keys]  # all of them: a false one refuses the note
-    if not any(signed):
+    signed = [
+        key.name for key in policy.logs if verified(note, key)
+    ]  # all of them: a false one refuses the note
+    if checkpoint.origin not in signed:
         raise BadNote("the log has not signed this checkpoint")
     times = {name: cosigned_at(note, witness.key) for name, witness in policy.witnesses.items()}
     return checkpoint, {name: time for name, time in times.items() if time is not None}
