@@ -153,6 +153,11 @@ LEDGER_ALIAS = "default"
 if _ledger_url := env("LEDGER_DATABASE_URL"):
     LEDGER_ALIAS = "sequencer"
     DATABASES[LEDGER_ALIAS] = {**database(_ledger_url), "TEST": {"MIRROR": "default"}}
+# So may the privacy officer, who alone deletes disclosures, and cannot read them.
+PRIVACY_ALIAS = "default"
+if _privacy_url := env("PRIVACY_DATABASE_URL"):
+    PRIVACY_ALIAS = "privacy"
+    DATABASES[PRIVACY_ALIAS] = {**database(_privacy_url), "TEST": {"MIRROR": "default"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -333,6 +338,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 10},
     },
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
+    "erase whose hold has ended": {
+        "task": "consents.jobs.erase",
+        "schedule": 24 * 3600.0,
+        "options": {"expires": 3600},
+    },
     "raise notices": {"task": "consents.jobs.warn", "schedule": 24 * 3600.0, "options": {"expires": 3600}},
 }
 

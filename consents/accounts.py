@@ -1,16 +1,22 @@
 """WRITES people: who signs up as what (allauth's adapter), and what they change about themselves."""
 
 import datetime
+import uuid
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.models import EmailAddress
+from allauth.idp.oidc.models import Token
+from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from consents import lifecycle
 from consents.actors import Actor
-from consents.models import Member, Person
+from consents.ledger import erasing
+from consents.models import EndReason, Erasure, IdempotencyKey, Member, Person, Subscription
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -59,3 +65,64 @@ def appoint(*, person: Person, role: str, organization=None, by: Actor, at: date
         if person.subscriptions.exists():
             raise ValueError("an account with subscriptions is a consumer's")
         return Member.objects.create(person=person, role=role, organization=organization)
+
+
+class NotAConsumer(ValueError):
+    """An organization's or the regulator's account is closed by whoever gave it."""
+
+
+def close(person: Person, *, by: Actor, at: datetime.datetime) -> datetime.datetime | None:
+    """Close an account: end everything, have everything erased, and keep only what the law demands, without a name.
+
+    E-mail, name, birth date and every way to sign in go at once; what remains is a random id. Answers until when the
+    records are kept (신용정보법 제20조②), None where there are none; then consents.jobs.erase destroys them.
+    Closing twice changes nothing. Raises NotAConsumer."""
+    with transaction.atomic():
+        person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
+        if person.closed_at is not None:
+            return erasing.held_until(person)
+        if Member.objects.filter(person=person).exists():
+            raise NotAConsumer("members do not close their account themselves")
+        for subscription in person.subscriptions.order_by("id"):
+            _end(subscription, by=by, at=at)
+        _forget_identity(person, by=by, at=at)
+    return erasing.held_until(person)
+
+
+def finish_closing(*, by: Actor, at: datetime.datetime, limit: int = 500) -> int:
+    """End what reached a closed account all the same: a join in the same instant, an operator's late report."""
+    late = Subscription.objects.live().filter(person__closed_at__isnull=False).order_by("pk")[:limit]
+    return sum(_end(subscription, by=by, at=at) for subscription in late)
+
+
+def _end(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> bool:
+    """End it and have everything erased, or have erased what ended before; False where both are done already."""
+    try:
+        if subscription.state == Subscription.State.ACTIVE:
+            reason = EndReason.ACCOUNT_CLOSED
+            lifecycle.leave(subscription, erase=True, by=by, at=at, reason=reason)
+        elif subscription.erasure == Erasure.NOT_REQUESTED:
+            lifecycle.erase(subscription, by=by, at=at)
+        else:
+            return False
+    except (lifecycle.AlreadyEnded, lifecycle.NothingToErase):  # somebody else was faster
+        return False
+    return True
+
+
+def _forget_identity(person: Person, *, by: Actor, at: datetime.datetime) -> None:
+    """What says who the person is and how they sign in; `.invalid` is an address that nobody can have (RFC 6761)."""
+    EmailAddress.objects.filter(user=person).delete()
+    Authenticator.objects.filter(user=person).delete()
+    Token.objects.filter(user=person).delete()
+    IdempotencyKey.objects.filter(actor=f"person:{person.pk}").delete()
+    erasing.forget_sessions(person, by=by, at=at)
+    person.email, person.name, person.born_on, person.warn_at = (
+        f"{uuid.uuid4()}@closed.invalid",
+        "",
+        None,
+        None,
+    )
+    person.set_unusable_password()
+    person.last_login, person.is_active, person.closed_at = None, False, at
+    person.save()

@@ -3,9 +3,9 @@
 from celery import shared_task
 from django.utils import timezone
 
-from consents import lifecycle, propagation, requests, speedbump
+from consents import accounts, lifecycle, propagation, requests, speedbump
 from consents.actors import Actor
-from consents.ledger import upkeep
+from consents.ledger import erasing, upkeep
 
 
 @shared_task
@@ -19,6 +19,14 @@ def expire() -> dict:
     """End what the calendar ends."""
     by, at = Actor.system("expire"), timezone.now()
     return {**lifecycle.expire_due(by=by, at=at), "requests": requests.expire_due(by=by, at=at)}
+
+
+@shared_task
+def erase() -> int:
+    """Erase the people whose account is closed and whose legal hold has ended; returns how many."""
+    by, at = Actor.system("erase"), timezone.now()
+    accounts.finish_closing(by=by, at=at)
+    return erasing.erase_due(by=by, at=at)
 
 
 @shared_task

@@ -52,6 +52,7 @@ def pytest_load_initial_conftests(args: list[str]) -> Generator[None]:
             "LEDGER_POLICY",
             "LEDGER_ORIGIN",
             "LEDGER_DATABASE_URL",
+            "PRIVACY_DATABASE_URL",
             "SIGNER_DIR",
             "SIGNER_SOCKET",
             "WITNESS_URL",

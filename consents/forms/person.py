@@ -152,3 +152,13 @@ class ProfileForm(StrictForm):
         label=gettext_lazy("몇 곳부터 미리 알려 드릴까요"), required=False, min_value=1, max_value=50,
         help_text=gettext_lazy("이만큼의 회사가 내 정보를 가지면, 새로 가입하기 전에 목록을 먼저 보여 드려요. 비워 두면 3곳부터예요."),
     )  # fmt: skip
+
+
+class CloseForm(StrictForm):
+    """The end of the account, confirmed by a tick of one's own."""
+
+    step = forms.ChoiceField(choices=[("close", "close")], widget=forms.HiddenInput, initial="close")
+    sure = forms.BooleanField(
+        label=gettext_lazy("네, 모두 그만두고 계정을 닫을게요. 되돌릴 수 없어요."),
+        error_messages={"required": gettext_lazy("계정을 닫으려면 여기에 표시해 주세요.")},
+    )

@@ -41,6 +41,7 @@ class Person(AbstractBaseUser):
     )
     is_active = models.BooleanField(default=True)
     joined_at = models.DateTimeField(auto_now_add=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
@@ -55,6 +56,13 @@ class Person(AbstractBaseUser):
                 condition=Q(warn_at__isnull=True) | Q(warn_at__gte=1, warn_at__lte=50),
             ),
             models.CheckConstraint(name="person_language_is_known", condition=Q(language__in=["ko", "en"])),
+            models.CheckConstraint(
+                name="closed_person_cannot_sign_in", condition=Q(closed_at__isnull=True) | Q(is_active=False)
+            ),
+        ]
+        indexes = [
+            # ledger.erasing: whose account is closed and whose records may have to go
+            models.Index(name="closed_accounts", fields=["closed_at"], condition=Q(closed_at__isnull=False)),
         ]
 
     def __str__(self) -> str:

@@ -1,9 +1,11 @@
 """A person's own numbers: the one place where the home page, the speed bump and the API count."""
 
+import datetime
 from dataclasses import dataclass
 
 from django.db.models import Count, Q
 
+from consents.ledger import erasing
 from consents.models import Notice, Person, Subscription
 
 
@@ -36,3 +38,17 @@ def summary(person: Person) -> Summary:
     return Summary(
         **counts, held_after_end=counts["operators_holding"] - counts["receiving"], notices=notices
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What closing the account would do: `services` end; records are kept `until`, None where there are none."""
+
+    services: int
+    until: datetime.datetime | None
+
+
+def leaving(person: Person, *, at: datetime.datetime) -> Leaving:
+    """Two queries. The ends are records themselves, so that the hold begins with them."""
+    services = Subscription.objects.filter(person=person).live().count()
+    return Leaving(services, erasing.hold_from(at) if services else erasing.held_until(person))

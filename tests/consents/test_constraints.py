@@ -324,6 +324,13 @@ REFUSED: dict[str, list[str]] = {
         'INSERT INTO consents_lookup (id, person_id, by_id, event_id, "case", reason, at) '
         "VALUES (gen_random_uuid(), %(person)s, %(admin)s, gen_random_uuid(), '2026-1', '', now())",
     ],
+    "consents_delivery_is_never_deleted": ["DELETE FROM consents_delivery WHERE id = %(delivery)s"],
+    "person_key_outlives_its_disclosures": ["DELETE FROM consents_personkey WHERE person_id = %(person)s"],
+    "person_key_is_fixed": ["UPDATE consents_personkey SET wrapped = 'x' WHERE person_id = %(person)s"],
+    "closed_person_cannot_sign_in": ["UPDATE consents_person SET closed_at = now() WHERE id = %(person)s"],
+    "person_closed_stays_closed": [
+        "UPDATE consents_person SET closed_at = now() + interval '1 day' WHERE id = %(gone)s"
+    ],
     "consents_lookup_is_append_only": [
         "UPDATE consents_lookup SET reason = 'another' WHERE id = %(lookup)s",
         "DELETE FROM consents_lookup WHERE id = %(lookup)s",
@@ -373,11 +380,11 @@ REFUSED: dict[str, list[str]] = {
 TRIGGERS: dict[tuple[str, str], set[str]] = {
     ("consents_subscription", "a_ended_stays_ended"): {
         "consents_subscription_ended_stays_ended", "consents_subscription_erasure_goes_forward",
-        "consents_subscription_version_rises", "consents_subscription_is_never_deleted",
+        "consents_subscription_version_rises",
     },
     ("consents_consent", "a_ended_stays_ended"): {
         "consents_consent_ended_stays_ended", "consents_consent_erasure_goes_forward",
-        "consents_consent_version_rises", "consents_consent_is_never_deleted",
+        "consents_consent_version_rises",
     },
     ("consents_delivery", "a_goes_forward"): {"delivery_goes_forward", "delivery_message_is_fixed"},
     ("consents_consentrequest", "a_decided_once"): {"consent_request_is_decided_once"},
@@ -386,6 +393,14 @@ TRIGGERS: dict[tuple[str, str], set[str]] = {
     ("consents_evidence", "a_append_only"): {"consents_evidence_is_append_only"},
     ("consents_lookup", "a_append_only"): {"consents_lookup_is_append_only"},
     ("providers_licence", "a_append_only"): {"providers_licence_is_append_only"},
+    # tests/consents/ledger/test_erasing.py shows where these let go, and every link that refuses before
+    ("consents_subscription", "b_goes_with_its_person"): {"consents_subscription_is_never_deleted"},
+    ("consents_consent", "b_goes_with_its_person"): {"consents_consent_is_never_deleted"},
+    ("consents_delivery", "b_goes_with_its_person"): {"consents_delivery_is_never_deleted"},
+    ("consents_evidence", "b_goes_with_its_person"): {"consents_evidence_is_append_only"},
+    ("consents_lookup", "b_goes_with_its_person"): {"consents_lookup_is_append_only"},
+    ("consents_personkey", "a_outlives"): {"person_key_outlives_its_disclosures", "person_key_is_fixed"},
+    ("consents_person", "a_stays_closed"): {"person_closed_stays_closed"},
 }  # fmt: skip
 # Their refusals are in test_ledger.py; `z_enqueue` refuses nothing, it keeps the list that the sequencer reads.
 LEDGER_TRIGGERS = {
@@ -450,6 +465,7 @@ def rows(person, me, now) -> dict:
         "pending": ConsentRequest.objects.create(**asked).pk,
         "declined": ConsentRequest.objects.create(**asked, state="declined", decided_at=now - datetime.timedelta(minutes=1)).pk,
         "notice": notice.pk, "lookup": seen.pk, "event": entry.event_id,
+        "gone": factories.PersonFactory(is_active=False, closed_at=now).pk,
     }  # fmt: skip
 
 
