@@ -109,11 +109,16 @@ def _refuse(delivery: Delivery, *, basis: str, at) -> None:
         or delivery.refused_at
     ):
         raise WrongOrder("erasing was not asked, or has been answered already")
+    keep_refusal(delivery, basis=basis, at=at)
+    delivery.save()
+
+
+def keep_refusal(delivery: Delivery, *, basis: str, at: datetime.datetime) -> None:
+    """The unsaved row says: stopped, and lawfully kept."""
     if RANK.get(delivery.state, 0) < RANK["stopped"]:
-        _forward(delivery, Delivery.State.STOPPED, at=at)
+        advance(delivery, Delivery.State.STOPPED, at=at)
     delivery.refused_at = delivery.closed_at = at
     delivery.refusal, delivery.due_at = basis[:300], None
-    delivery.save()
 
 
 def _settle_erasure(delivery: Delivery, evidence: Evidence, *, basis: str, by: Actor, at) -> None:

@@ -64,6 +64,15 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
     return keys
 
 
+def known_keys() -> dict[str, ECKey]:
+    """The private keys of partners whose channels were opened before; empty where their file is not there."""
+    path = folder() / "sandbox.json"
+    if not path.exists():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))["organizations"]
+    return {code: ECKey.import_key(content["jwk"]) for code, content in known.items()}
+
+
 def reconnect() -> None:
     """The demo runs at another port than last time: tell both sides where the other one is now."""
     path = folder() / "sandbox.json"

@@ -13,24 +13,37 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
+from joserfc.jwk import ECKey
 from tqdm import tqdm
 
 from consents import accounts, publishing
 from consents.actors import Actor
-from consents.demo import cast, partners, story
+from consents.demo import bulk, cast, partners, story
 from consents.models import Member, Person
 from providers import register, registry
-from providers.models import Licence, Organization, Service, Terms
+from providers.models import Channel, Licence, Organization, Service, Terms
+
+PEOPLE = {"small": 40, "city": 22_000}
 
 
 class Command(BaseCommand):
     help = (
         "Make the demo's invented people, organizations and their last year. The same seed makes the same people. "
-        "A database that has people already is left as it is. Example: manage.py seed --people 40 --seed 7"
+        "A database that has people already is left as it is. `--scale city` makes 22,000 people with about 100,000 "
+        "subscriptions (minutes), `nation` as many as --people says: the demo's forty with their sign-ins and a crowd in "
+        "bulk, whose dates count back from today. Example: manage.py seed --people 40 --seed 7"
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--people", type=int, default=40, help="how many consumers (default 40)")
+        parser.add_argument(
+            "--people", type=int, help="how many consumers (default 40; city 22,000; nation has none)"
+        )
+        parser.add_argument(
+            "--scale",
+            choices=["small", "city", "nation"],
+            default="small",
+            help="how they are made (default small)",
+        )
         parser.add_argument("--seed", type=int, default=7, help="of the dice (default 7)")
         parser.add_argument(
             "--demo",
@@ -38,7 +51,12 @@ class Command(BaseCommand):
             help="for the demo: on a seeded database, only tell both sides where the other one is now",
         )
 
-    def handle(self, *args: Any, people: int, seed: int, demo: bool, **options: Any) -> None:
+    def handle(
+        self, *args: Any, people: int | None, seed: int, demo: bool, scale: str, **options: Any
+    ) -> None:
+        if scale == "nation" and people is None:
+            raise CommandError("--scale nation needs --people: 200000 make about a million subscriptions")
+        people = PEOPLE[scale] if people is None else people
         if people < 1:
             raise CommandError("--people must be at least 1")
         if settings.SECURE:
@@ -52,13 +70,37 @@ class Command(BaseCommand):
                 )
             partners.reconnect()
             return
+        now = timezone.now().replace(microsecond=0)
+        if scale != "small":
+            self._seed_many(people, seed, now)
+            return
         # One transaction: a seed that is interrupted leaves an empty database, not half a year.
         with transaction.atomic():
-            self._seed(people, seed, timezone.now().replace(microsecond=0))
+            self._seed(people, seed, now, self._market(now))
 
-    def _seed(self, people: int, seed: int, now: datetime.datetime) -> None:
+    def _seed_many(self, people: int, seed: int, now: datetime.datetime) -> None:
+        """The demo's forty as always, and the rest in bulk beside them. An interrupted one leaves organizations only."""
+        few = min(PEOPLE["small"], max(1, people // 10))
+        with transaction.atomic():
+            keys = self._market(now)
+        try:
+            with (
+                tqdm(total=people - few, desc="people", disable=not sys.stderr.isatty(), leave=False) as bar,
+                transaction.atomic(),
+                bulk.settling(people - few, seed=seed, now=now, keys=keys, progress=bar.update),
+            ):
+                self._seed(few, seed, now, keys)
+        except bulk.Failed as failure:
+            raise CommandError(str(failure)) from failure
+
+    def _market(self, now: datetime.datetime) -> dict[str, ECKey]:
+        """Organizations, services, terms and channels; what an interrupted seed has left of them is used."""
+        if Channel.objects.filter(organization__is_fictional=True).exists():
+            return partners.known_keys()
         self._facts(now)
-        keys = partners.open_channels(by=story.SYSTEM, at=now - relativedelta(years=1, days=1))
+        return partners.open_channels(by=story.SYSTEM, at=now - relativedelta(years=1, days=1))
+
+    def _seed(self, people: int, seed: int, now: datetime.datetime, keys: dict[str, ECKey]) -> None:
         roles = {role.key: role for role in cast.consumers(people, random.Random(seed))}  # noqa: S311 - a story, not a secret
         persons = {key: self._account(role) for key, role in roles.items()}
         self._staff(now)
