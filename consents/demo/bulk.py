@@ -84,15 +84,16 @@ def settling(
 
 
 def _await_all(pipes: list[Connection], progress: Callable[[int], object]) -> None:
-    working = list(pipes)
+    working: list[Any] = list(pipes)
     while working:
-        for pipe in wait(working):
+        ready: list[Any] = wait(working)
+        for pipe in ready:
             try:
-                told = pipe.recv()  # type: ignore[union-attr]
+                told = pipe.recv()
             except EOFError as error:
                 raise Failed("a worker has died: see its message above; nothing was kept") from error
             if told == "ready":
-                working.remove(pipe)  # type: ignore[arg-type]
+                working.remove(pipe)
             else:
                 progress(told)
 

@@ -14,6 +14,7 @@ import secrets
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from allauth.account.models import EmailAddress
 from dateutil.relativedelta import relativedelta
@@ -25,7 +26,7 @@ from joserfc.jwk import ECKey
 from consents import answers, ledger, messages, propagation, reconciliation
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.ledger.append import Rows, prepare
+from consents.ledger.append import Keys, Rows, prepare
 from consents.ledger.entries import SEOUL
 from consents.lifecycle import Choice, day, ending, joining, running
 from consents.models import Consent, Delivery, EndReason, Evidence, Person, PersonKey, Subscription
@@ -112,7 +113,7 @@ class Life:
         self.dice = random.Random(f"{seed}/{number}")  # noqa: S311 - a story, not a secret
         self.market, self.made, self.number = market, made, number
         self.person = self._person()
-        self.keys = {self.person.pk: self._key()}
+        self.keys: Keys = {self.person.pk: self._key()}
         self.actor = Actor.person(self.person)
 
     def _person(self) -> Person:
@@ -160,21 +161,24 @@ class Life:
         return self.dice.choices(names, weights=[*fates.values(), 100 - sum(fates.values())])[0]
 
     def _is_reported(self, service: Service, items: list[TermsItem], at: datetime.datetime) -> None:
-        operator, sources = service.organization, [item for item in items if item.source_id and item.required]
+        operator, sources = (
+            service.organization,
+            [(item, item.source) for item in items if item.source and item.required],
+        )
         heard = at + datetime.timedelta(days=self.dice.randint(1, 20))
         rows = [
             Holding(
                 number=0, subject=self.person.subject_id, client_id=service.client_id, joined_on=day(at),
-                source=item.source.code, scopes=tuple(item.scopes), purpose=item.purpose_ko, cycle=item.cycle,
+                source=source.code, scopes=tuple(item.scopes), purpose=item.purpose_ko, cycle=item.cycle,
                 end_date=day(at) + relativedelta(months=12), retained_until=None,
                 last_used_on=day(heard) - datetime.timedelta(days=1),
             )
-            for item in sources
+            for item, source in sources
         ]  # fmt: skip
         subscription = reconciliation.held_subscription(rows[0], self.person, service, at=heard)
         consents = [
-            reconciliation.held_consent(row, subscription, item.source, at=heard)
-            for row, item in zip(rows, sources, strict=True)
+            reconciliation.held_consent(row, subscription, source, at=heard)
+            for row, (_item, source) in zip(rows, sources, strict=True)
         ]
         self._keep(subscription, consents)
         self._say(reconciliation.told([subscription], consents), by=Actor.organization(operator), at=heard)
@@ -225,6 +229,7 @@ class Life:
         ]
         if not flowing:
             return
+        reason: str
         consent, erase = self.dice.choice(flowing), fate == "withdrew" and self.dice.random() < 0.5
         if fate == "withdrew":
             typ, event, reason = "consent.withdrawn", messages.CONSENT_WITHDRAWN, EndReason.PERSON_WITHDREW
@@ -352,12 +357,12 @@ class Life:
     def _evidence(self, delivery: Delivery, status: str, at: datetime.datetime) -> Evidence:
         report = hashlib.sha256(f"{delivery.jti} {status}".encode()).hexdigest()
         key = self.market.keys.get(delivery.organization.code)
-        claims = {
+        claims: dict[str, Any] = {
             "iss": delivery.organization.code, "aud": settings.PORTAL_URL, "iat": int(at.timestamp()), "jti": str(uuid.uuid4()),
             "txn": str(delivery.txn), "delivery": str(delivery.jti), "subscription": str(delivery.subscription_id),
             "version": delivery.version, "status": status, "completed_at": int(at.timestamp()), "report": {"sha256": report},
         }  # fmt: skip
-        document, means = json.dumps(claims, sort_keys=True), Evidence.Means.DESK
+        document, means = json.dumps(claims, sort_keys=True), str(Evidence.Means.DESK)
         if key is not None and delivery.organization_id not in self.market.by_hand:
             header = {"alg": "ES256", "kid": key.thumbprint(), "typ": "deletion-evidence+jwt"}
             document, means = (

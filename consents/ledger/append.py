@@ -20,6 +20,10 @@ _DISCLOSURE = "COPY ledger.disclosure (event_id, name, digest, ciphertext, subje
 _DISCLOSURE_TYPES = ("uuid", "text", "text", "bytea", "uuid", "timestamptz")
 
 
+# Id and bytes of the data key by person id; under None the key of what belongs to no person.
+Keys = dict[Any, tuple[uuid.UUID | None, bytes]]
+
+
 class OutsideTransaction(RuntimeError):
     """An entry must commit together with the rows it speaks of."""
 
@@ -49,7 +53,7 @@ def append(
     """
     if not connection.in_atomic_block:
         raise OutsideTransaction("ledger.append needs the transaction of the change it records")
-    keys = {None: (None, disclosures.public_key_bytes())}
+    keys: Keys = {None: (None, disclosures.public_key_bytes())}
     keys |= disclosures.person_keys([fact.person for fact in facts if fact.person])
     rows = Rows()
     sealed = prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows)
@@ -74,10 +78,10 @@ def prepare(
     by: Actor,
     at: datetime.datetime,
     txn: uuid.UUID | None,
-    keys: dict[Any, tuple[uuid.UUID | None, bytes]],
+    keys: Keys,
     rows: Rows,
 ) -> list[entries.Sealed]:
-    """Seal entries and add what is to be written to `rows`. `keys` as disclosures.person_keys gives them, None's too."""
+    """Seal entries and add what is to be written to `rows`. `keys` has one for everybody in `facts`."""
     sealed = []
     keep_until = retained_until(at)
     for fact in facts:

@@ -161,7 +161,7 @@ def leaf_hash(entry: bytes) -> bytes:
 
 def encode(*, typ: str, day: datetime.date, event_id: uuid.UUID, digests: list[str]) -> bytes:
     """The entry's bytes; the only thing of it that anybody can see."""
-    public = {
+    public: dict[str, Any] = {
         "_sd": sorted(digests),
         "_sd_alg": "sha-256",
         "day": day.isoformat(),

@@ -132,7 +132,10 @@ def _read(event_id, entry, event_type, leaf_hash, known) -> dict[str, Any] | Non
     digests = set(public["_sd"])
     if not known or all(disclosure is None for _digest, disclosure in known.values()):
         return None
-    said = {name: _value(event_type, name, *pair, digests) for name, pair in known.items()}
+    said = {
+        name: _value(event_type, name, digest, disclosure, digests)
+        for name, (digest, disclosure) in known.items()
+    }
     if len(digests) != len(said):
         raise Wrong("misses disclosures", f"{len(said)} of {len(digests)}")
     _check_shapes(said, public["day"])
