@@ -180,7 +180,7 @@ PUBLIC = {
     "", "operators/", "operators/<slug:code>/", "services/", "services/<slug:slug>/", "healthz", "readyz", "start/",
     "api/docs/", "api/docs/problems", ".well-known/jwks.json", "identity/o/authorize", "identity/o/device",
     "identity/o/api/device/code", "identity/o/api/token", "identity/o/api/revoke", "api/v1/schema/", "api/",
-    "log/checkpoint", "log/tile/<path:path>",
+    "log/checkpoint", "log/tile/<path:path>", "verify/", "verify/verify.py", "verify/policy.txt",
 }  # fmt: skip
 LIBRARY = ("accounts/", "language/", "metrics", ".well-known/", "identity/")
 

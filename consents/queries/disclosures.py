@@ -198,3 +198,8 @@ _READERS = {
     "means": _word("means"),
     "answer": _word("answer"),
 }
+
+
+def names() -> dict[str, str]:
+    """The plain word for each field name of the log, in the reader's language."""
+    return {name: str(label) for name, (label, _kind) in _FIELDS.items()}

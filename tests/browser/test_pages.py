@@ -99,6 +99,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "sign up": (None, "/accounts/signup/", 200),
     "sign up by passkey": (None, "/accounts/signup/passkey/", 200),
     "reset": (None, "/accounts/password/reset/", 200),
+    "verify": (None, "/verify/", 200),
     "api docs": (None, "/api/docs/", 200),
     "api problems": (None, "/api/docs/problems", 200),
     "not found": (None, "/nowhere/", 404),

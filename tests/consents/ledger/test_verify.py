@@ -1,0 +1,760 @@
+"""verify.py: proofs, certificates, receipts and whole logs, and everything that it must refuse."""
+
+import ast
+import base64
+import copy
+import datetime
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+import rfc8785
+from django.conf import settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as how
+from hypothesis import strategies as st
+
+import verify
+from consents.ledger import cosigning, entries, exporting, merkle, notes, proofs, tiles
+from consents.ledger.sequencer import Sequencer
+from consents.models import LedgerEntry
+from providers import signing
+from tests.consents.ledger.invented import AT, EVIDENCE, JTI, ORIGIN, SBS, SEEN, Log, ending, text_of
+from tests.consents.ledger.test_sequencer import write
+
+NOW = SEEN + 60
+EXAMPLE = "VALID consent.example.kr/log/2026 size 7 index 2 consent.revoked 2026-11-22 witnessed by fss1"
+
+
+def three() -> Log:
+    log = Log()
+    for reason in ("a", "b", "c"):
+        log.add("consent.withdrawn", rsn=reason, opr="MD0001")
+    return log
+
+
+def judged(log: Log, text: str, *, policy: str | None = None, now: int = NOW):
+    return verify.judge(text, log.policy if policy is None else policy, now)
+
+
+def run(*arguments, folder: Path) -> subprocess.CompletedProcess:
+    """As somebody else would: in another folder, seeing nothing of the project."""
+    command = [sys.executable, "-I", str(settings.BASE_DIR / "verify.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_worked_example_is_valid_and_prints_what_is_written(vector, tmp_path):
+    example = vector("consent_ledger_example.json")
+    (tmp_path / "proof").write_text(example["tlog_proof_index2_size7"], newline="")
+    (tmp_path / "policy").write_text(example["policy"], newline="")
+    done = run("proof", "policy", folder=tmp_path)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[0]) == (0, EXAMPLE)
+    assert [line.split()[0] for line in lines[1:]] == ["at", "con", "opr", "rsn", "sub"]
+    assert lines[1].endswith("2026-11-22T03:10:00.000001Z")
+    wrong = example["tlog_proof_index2_size7"].replace("\nindex 2\n", "\nindex 3\n")
+    (tmp_path / "proof").write_text(wrong, newline="")
+    done = run("proof", "policy", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "INVALID not in the tree\n")
+
+
+def test_whoever_asks_wrongly_is_told_how(tmp_path):
+    assert run("one", folder=tmp_path).returncode == 2
+    assert run("no", "such", folder=tmp_path).returncode == 2
+    assert run("--receipt", "r", "--log", "d", "p", folder=tmp_path).returncode == 2
+    shown = run("--help", folder=tmp_path)
+    assert shown.returncode == 0 and "regulator" in shown.stdout and "--since" in shown.stdout
+
+
+def test_it_imports_nothing_of_the_project():
+    tree = ast.parse((settings.BASE_DIR / "verify.py").read_text(encoding="utf-8"))
+    named = {
+        (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert named - set(sys.stdlib_module_names) == {"cryptography"}
+
+
+def test_nothing_in_a_file_moves_the_cursor_or_turns_the_line(tmp_path, capsys):
+    log = Log()
+    log.add("consent.withdrawn", rsn="\x1b[2J\u202e\x9b\nINVALID")
+    (tmp_path / "proof").write_text(log.proof(0), newline="")
+    (tmp_path / "policy").write_text(log.policy, newline="")
+    assert verify.main([str(tmp_path / "proof"), str(tmp_path / "policy")], now=NOW) == 0
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\u202e", "\x9b"} & set(printed) and "\nINVALID" not in printed
+
+
+# --- proofs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_proof_shows_only_what_its_holder_wants():
+    log = three()
+    proof = log.proof(1, shown=[log.shown[1]["rsn"]])
+    assert judged(log, proof)[1:] == [("  rsn", "reason", "b"), ("  2 more not shown",)]
+    assert judged(log, log.proof(1, shown=[]))[1:] == [("  3 more not shown",)]
+
+
+def line(proof: str, number: int, text: str) -> str:
+    lines = proof.split("\n")
+    lines[number] = text
+    return "\n".join(lines)
+
+
+PROOFS = {
+    "another header": lambda p: p.replace("@v1", "@v2"),
+    "a space before": lambda p: " " + p,
+    "no final line feed": lambda p: p[:-1],
+    "one more line feed": lambda p: p + "\n",
+    "CRLF": lambda p: p.replace("\n", "\r\n"),
+    "no extra": lambda p: "\n".join(p.split("\n")[:1] + p.split("\n")[2:]),
+    "extra after index": lambda p: "\n".join([*p.split("\n")[:1], p.split("\n")[2], p.split("\n")[1], *p.split("\n")[3:]]),
+    "extra twice": lambda p: p.replace("\nindex", "\n" + p.split("\n")[1] + "\nindex"),
+    "index +1": lambda p: p.replace("index 1", "index +1"),
+    "index 01": lambda p: p.replace("index 1", "index 01"),
+    "index 1_": lambda p: p.replace("index 1", "index 1_0"),
+    "index in other digits": lambda p: p.replace("index 1", "index １"),
+    "index with a space": lambda p: p.replace("index 1", "index  1"),
+    "index -1": lambda p: p.replace("index 1", "index -1"),
+    "index at the size": lambda p: p.replace("index 1", "index 3"),
+    "index far outside": lambda p: p.replace("index 1", "index 9223372036854775807"),
+    "index beyond 63 bits": lambda p: p.replace("index 1", "index 9223372036854775808"),
+    "index of another": lambda p: p.replace("index 1", "index 0"),
+    "a hash less": lambda p: "\n".join(p.split("\n")[:3] + p.split("\n")[4:]),
+    "a hash more": lambda p: p.replace("\n\n", "\n" + base64.b64encode(bytes(32)).decode() + "\n\n", 1),
+    "64 hashes": lambda p: p.replace("\n\n", ("\n" + base64.b64encode(bytes(32)).decode()) * 64 + "\n\n", 1),
+    "a hash of 31 bytes": lambda p: line(p, 3, base64.b64encode(bytes(31)).decode()),
+    "a hash of 33 bytes": lambda p: line(p, 3, base64.b64encode(bytes(33)).decode()),
+    "a hash without padding": lambda p: line(p, 3, p.split("\n")[3].rstrip("=")),
+    "a hash in base64url": lambda p: line(p, 3, base64.urlsafe_b64encode(b"\xff" * 32).decode()),
+    "size +3": lambda p: p.replace("\n3\n", "\n+3\n"),
+    "size 03": lambda p: p.replace("\n3\n", "\n03\n"),
+    "size 3 with a space": lambda p: p.replace("\n3\n", "\n3 \n"),
+    "another size": lambda p: p.replace("\n3\n", "\n4\n"),
+    "another origin": lambda p: p.replace(ORIGIN, "log.example/2027"),
+    "an extension line": lambda p: p.replace("\n\n\u2014", "\nextension\n\n\u2014"),
+    "the log's signature is not there": lambda p: "\n".join(one for one in p.split("\n") if not one.startswith(f"\u2014 {ORIGIN}")),
+    "no witness": lambda p: "\n".join(one for one in p.split("\n") if not one.startswith("\u2014 w1")),
+    "a hyphen for a dash": lambda p: p.replace("\u2014 w1", "- w1"),
+    "two spaces": lambda p: p.replace("\u2014 w1.example ", "\u2014 w1.example  "),
+    "a signature line of nobody, broken": lambda p: p + "\u2014 nobody !!!!\n",
+    "a signature line too short": lambda p: p + "\u2014 nobody AAAA\n",
+    "65 signatures": lambda p: p + "\u2014 nobody AAAAAAA=\n" * 63,
+    "a control character": lambda p: p + "\u2014 no\x07body AAAAAAA=\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", PROOFS.values(), ids=PROOFS)
+def test_a_proof_that_is_not_one_is_refused(change):
+    log = three()
+    proof = log.proof(1)
+    judged(log, proof)
+    changed = change(proof)
+    assert changed != proof
+    with pytest.raises(verify.Invalid):
+        judged(log, changed)
+
+
+def noncanonical(text: str) -> str:
+    """The same bytes in base64, with other unused bits."""
+    place = len(text.rstrip("=")) - 1
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = text[:place] + alphabet[alphabet.index(text[place]) ^ 1] + text[place + 1 :]
+    assert base64.b64decode(other) == base64.b64decode(text) and other != text
+    return other
+
+
+def test_base64_has_one_spelling():
+    log = three()
+    proof = log.proof(1)
+    for number, text in enumerate(proof.split("\n")):
+        word = text.rpartition(" ")[2]
+        if word.endswith("=") and len(word) > 8:
+            with pytest.raises(verify.Invalid, match="canonical"):
+                judged(log, line(proof, number, text.removesuffix(word) + noncanonical(word)))
+
+
+def test_unknown_signatures_are_ignored_and_known_false_ones_refuse():
+    log = three()
+    note = log.checkpoint()
+    other = notes.Note.parse(note).text
+    judged(log, log.proof(1, note=note + "\u2014 nobody AAAAAAA=\n" * 16))
+    for known in (
+        notes.Signature(ORIGIN, notes.Key.of(log.key, name=ORIGIN, kind=1).id, bytes(64)),
+        notes.Signature(
+            "w1.example", notes.Key.of(log.witnesses["w1"], name="w1.example", kind=4).id, bytes(72)
+        ),
+        notes.Signature(
+            "w1.example", notes.Key.of(log.witnesses["w1"], name="w1.example", kind=4).id, b"\1" * 8
+        ),
+    ):
+        assert other
+        with pytest.raises(verify.Invalid, match="false"):
+            judged(log, log.proof(1, note=f"{note}{known}\n"))
+
+
+@pytest.mark.parametrize("time", [0, 1, SEEN + 86_400, 2**40, 2**63 - 1])
+def test_a_witness_cannot_have_seen_it_at_a_time_that_cannot_be(time):
+    log = three()
+    with pytest.raises(verify.Invalid, match="time that cannot be"):
+        judged(log, log.proof(1, note=log.checkpoint(times={"w1": time})))
+
+
+@pytest.mark.parametrize(
+    ("rules", "present", "enough"),
+    [
+        ("quorum none\n", [], True),
+        ("group g any w1 w2\nquorum g\n", ["w2"], True),
+        ("group g any w1 w2\nquorum g\n", [], False),
+        ("group g all w1 w2\nquorum g\n", ["w1"], False),
+        ("group g all w1 w2\nquorum g\n", ["w1", "w2"], True),
+        ("group g 2 w1 w2 w3\nquorum g\n", ["w1", "w3"], True),
+        ("group g 2 w1 w2 w3\nquorum g\n", ["w3"], False),
+        ("group g any w1 w2\ngroup h all g w3\nquorum h\n", ["w2", "w3"], True),
+        ("group g any w1 w2\ngroup h all g w3\nquorum h\n", ["w1", "w2"], False),
+        ("quorum w3\n", ["w1", "w2"], False),
+    ],
+)
+def test_a_quorum_may_be_made_of_groups(rules, present, enough):
+    log = Log(witnesses=("w1", "w2", "w3"), rules=rules)
+    log.add("consent.withdrawn", rsn="a")
+    proof = log.proof(0, note=log.checkpoint(times=dict.fromkeys(present, SEEN)))
+    if enough:
+        assert judged(log, proof)
+    else:
+        with pytest.raises(verify.Invalid, match="too few witnesses"):
+            judged(log, proof)
+
+
+POLICIES = {
+    "empty": lambda p: "",
+    "no quorum": lambda p: p.replace("quorum w1\n", ""),
+    "two quorums": lambda p: p + "quorum w1\n",
+    "quorum of nobody": lambda p: p.replace("quorum w1", "quorum w2"),
+    "no log": lambda p: "\n".join(p.split("\n")[1:]),
+    "an unknown line": lambda p: p + "trust me\n",
+    "a name twice": lambda p: p + p.split("\n")[1] + "\n",
+    "a key twice": lambda p: p.replace("quorum", p.split("\n")[1].replace("witness w1", "witness w2") + "\nquorum"),
+    "a group with a stranger": lambda p: p + "group g any w1 w2\n",
+    "a group with one twice": lambda p: p + "group g 2 w1 w1\n",
+    "a group that asks too much": lambda p: p + "group g 2 w1\n",
+    "a group that asks nothing": lambda p: p + "group g 0 w1\n",
+    "a group that asks +1": lambda p: p + "group g +1 w1\n",
+    "a group of none": lambda p: p + "group g any none\n",
+    "a key of another kind": lambda p: p.replace("witness w1 w1.example", "log w1.example"),
+    "another key id": lambda p: p.replace("+", "+0", 1),
+    "another name": lambda p: p.replace(ORIGIN, "log.example/2027"),
+    "another space": lambda p: p.replace("quorum w1", "quorum\u00a0w1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", POLICIES.values(), ids=POLICIES)
+def test_a_policy_that_is_not_one_is_refused(change):
+    log = three()
+    policy = change(log.policy)
+    assert policy != log.policy
+    with pytest.raises(verify.Invalid):
+        judged(log, log.proof(1), policy=policy)
+    with pytest.raises(notes.BadNote):
+        notes.Policy.parse(policy)
+
+
+def test_a_policy_may_have_comments_and_another_editors_line_ends():
+    log = three()
+    policy = "# from the regulator\r\n\n" + log.policy.replace("\n", "\r\n").replace(" ", "\t")
+    judged(log, log.proof(1), policy=policy)
+    assert notes.Policy.parse(policy) == notes.Policy.parse(log.policy)
+
+
+def test_many_groups_cost_no_more_than_one_pass():
+    """Each group holds the two before it: asked again and again this would take for ever."""
+    log = Log(witnesses=("w1", "w2"))
+    rules = ["group g0 any w1 w2", "group g1 any g0 w1"]
+    rules += [f"group g{i} any g{i - 1} g{i - 2}" for i in range(2, 3000)]
+    policy = log.policy.replace("quorum w1", "\n".join(rules) + "\nquorum g2999")
+    log.add("consent.withdrawn", rsn="a")
+    note = log.checkpoint(times={})
+    with pytest.raises(verify.Invalid, match="too few"):
+        judged(log, log.proof(0, note=note), policy=policy)
+    assert not notes.Policy.parse(policy).satisfied(set())
+
+
+# --- entries and disclosures ---------------------------------------------------------------------------------------------
+
+GOOD = entries.seal("consent.withdrawn", at=AT, fields={"at": AT, "rsn": "a"}).entry.decode()
+ENTRIES = {
+    "a space": GOOD.replace(",", ", ", 1),
+    "another order": "{" + ",".join(reversed(GOOD[1:-1].split(',"day"', 1))) + "}",
+    "a member more": GOOD.replace('"v":1', '"v":1,"w":1'),
+    "a member twice": GOOD.replace('"v":1', '"v":1,"v":1'),
+    "a member less": GOOD.replace(',"v":1', ""),
+    "another version": GOOD.replace('"v":1', '"v":2'),
+    "version as a fraction": GOOD.replace('"v":1', '"v":1.0'),
+    "another hash": GOOD.replace("sha-256", "sha-512"),
+    "an escaped letter": GOOD.replace("consent", "\\u0063onsent"),
+    "no day": GOOD.replace("2026-11-22", "2026-02-30"),
+    "a day in other digits": GOOD.replace("2026", "２026"),
+    "a time-ordered id": GOOD.replace('"id":"', '"id":"01932f3a-0000-7000-8000-000000000000","x":"'),
+    "a type of one word": GOOD.replace("consent.withdrawn", "consent"),
+    "a line feed after": GOOD + "\n",
+    "digests out of order": json.dumps({**json.loads(GOOD), "_sd": json.loads(GOOD)["_sd"][::-1]}, separators=(",", ":")),
+    "a digest twice": json.dumps({**json.loads(GOOD), "_sd": json.loads(GOOD)["_sd"][:1] * 2}, separators=(",", ":")),
+    "a digest too short": GOOD.replace('"_sd":["', '"_sd":["AAAA","'),
+    "nothing": "",
+    "not an object": "[]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_what_stands_in_the_tree_must_be_a_canonical_entry(entry):
+    log = three()
+    log.add_raw(GOOD.encode())
+    judged(log, log.proof(3))
+    assert entry != GOOD
+    log.add_raw(entry.encode())
+    with pytest.raises(verify.Invalid, match="entry"):
+        judged(log, log.proof(4))
+
+
+def test_the_pattern_of_an_entry_and_rfc8785_agree():
+    log = three()
+    for raw in log.raw:
+        assert verify.parse_entry(raw).digests == json.loads(raw)["_sd"]
+        assert rfc8785.dumps(json.loads(raw)) == raw
+
+
+def disclosure(text: str | bytes) -> str:
+    return entries.b64(text.encode() if isinstance(text, str) else text)
+
+
+SALT = "AAECAwQFBgcICQoLDA0ODw"
+DISCLOSURES = {
+    "two parts": f'["{SALT}","FR"]',
+    "four parts": f'["{SALT}","at","a","b"]',
+    "no list": '{"a":1}',
+    "a name that is no text": f'["{SALT}",1,"a"]',
+    "a salt that is no text": '[1,"at","a"]',
+    "a short salt": '["AAAA","at","a"]',
+    "a salt in base64": '["++++++++++++++++++++++","at","a"]',
+    "no JSON": f'["{SALT}","at",]',
+    "NaN": f'["{SALT}","at",NaN]',
+    "a fraction": f'["{SALT}","at",1.5]',
+    "a large integer": f'["{SALT}","at",9007199254740992]',
+    "minus zero": f'["{SALT}","at",-0]',
+    "a member twice": f'["{SALT}","at",{{"a":1,"a":2}}]',
+    "a member twice, escaped": f'["{SALT}","at",{{"a":1,"\\u0061":2}}]',
+    "a lone surrogate": f'["{SALT}","at","\\ud800"]',
+    "too deep": f'["{SALT}","at",' + "[" * 40 + "]" * 40 + "]",
+    "far too deep": "[" * 100_000,
+    "not UTF-8": b'["AAECAwQFBgcICQoLDA0ODw","at","\xff"]',
+    "a byte order mark": f'\ufeff["{SALT}","at","a"]',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DISCLOSURES.values(), ids=DISCLOSURES)
+def test_what_is_shown_must_be_salt_name_and_value(text):
+    """Although the entry holds its digest, and the tree the entry."""
+    log = three()
+    shown = disclosure(text)
+    entry = entries.encode(
+        typ="consent.withdrawn", day=AT.date(), event_id=uuid.uuid4(), digests=[entries.digest(shown)]
+    )
+    log.add_raw(entry)
+    with pytest.raises(verify.Invalid):
+        judged(log, log.proof(3, shown=[shown]))
+
+
+def test_a_value_may_be_anything_canonical_json_holds():
+    log = Log()
+    values = {"scp": ["은행", {"a": [None, True, -5]}], "pur": "목적 \u00e9 \U0001f600", "ver": 2**53 - 1}
+    log.add("consent.withdrawn")
+    entry = [disclosure(rfc8785.dumps([SALT, name, value])) for name, value in values.items()]
+    digests = [entries.digest(one) for one in entry]
+    log.add_raw(entries.encode(typ="consent.granted", day=AT.date(), event_id=uuid.uuid4(), digests=digests))
+    lines = judged(log, log.proof(1, shown=entry))
+    assert [parts[2] for parts in lines[1:]] == [
+        '["은행",{"a":[null,true,-5]}]',
+        values["pur"],
+        "9007199254740991",
+    ]
+
+
+def test_nothing_is_shown_that_the_entry_does_not_hold():
+    log = three()
+    own, foreign = sorted(log.shown[1].values()), log.shown[0]["rsn"]
+    for shown, why in (
+        ([*own, foreign], "does not hold"),
+        ([*own, own[0]], "shown twice"),
+        ([own[0] + "="], "does not hold"),
+        (["가"], "does not hold"),
+        ([""], "does not hold"),
+    ):
+        with pytest.raises(verify.Invalid, match=why):
+            judged(log, log.proof(1, shown=shown))
+
+
+def test_one_name_is_shown_once():
+    log = three()
+    pair = [disclosure(f'["{SALT}","rsn","{value}"]') for value in "ab"]
+    digests = [entries.digest(one) for one in pair]
+    log.add_raw(
+        entries.encode(typ="consent.withdrawn", day=AT.date(), event_id=uuid.uuid4(), digests=digests)
+    )
+    judged(log, log.proof(3, shown=pair[:1]))
+    with pytest.raises(verify.Invalid, match="shown twice"):
+        judged(log, log.proof(3, shown=pair))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"", b"{}", b"[]", b"null", b"\xff", b'{"entry":"a"}', b'{"disclosures":[],"entry":1}', b'{"disclosures":{},"entry":"a"}',
+        b'{"disclosures":[1],"entry":"a"}', b'{"disclosures":[],"entry":"a","entry":"b"}', b'{"disclosures":[],"entry":"a","x":1}',
+    ],
+)  # fmt: skip
+def test_extra_is_an_entry_with_its_disclosures(extra):
+    log = three()
+    with pytest.raises(verify.Invalid):
+        judged(log, log.proof(1, extra=extra))
+
+
+# --- fuzz, and a second opinion ---------------------------------------------------------------------------------------------
+
+
+def cut(text: str, at: int, much: int, put: str) -> str:
+    place = at % (len(text) + 1)
+    return text[:place] + put + text[place + much :]
+
+
+LOG = three()
+PROOF = LOG.proof(1)
+MEANT = judged(LOG, PROOF)
+
+
+@how(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 3),
+    st.sampled_from(["", "\n", " ", "=", "A", "\u2014", "0", "\r", "é", "\n\n"]),
+)
+def test_a_changed_proof_is_refused_or_means_the_same(at, much, put):
+    """Unknown signature lines may come and go; whatever else changes, nothing else may be accepted. verify.py and our own
+    reader agree about every text."""
+    changed = cut(PROOF, at, much, put)
+    try:
+        answer = judged(LOG, changed)
+    except verify.Invalid:
+        answer = None
+    assert answer is None or answer == MEANT
+    policy = notes.Policy.parse(LOG.policy)
+    try:
+        proof = notes.Proof.parse(changed)
+        proof.verify(merkle.leaf_hash(LOG.raw[1]), policy)
+        ours = True
+    except (notes.BadNote, merkle.BadProof):
+        ours = False
+    if answer is not None:
+        assert ours
+    elif ours:
+        # What is left is ours to judge only with the entry at hand: `extra` is another, or none.
+        assert proof.extra != notes.Proof.parse(PROOF).extra
+
+
+@how(max_examples=300)
+@given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+def test_no_text_makes_a_parser_do_anything_but_refuse(text):
+    for read, refusal in (
+        (lambda one: judged(LOG, one), verify.Invalid),
+        (lambda one: judged(LOG, PROOF, policy=one), verify.Invalid),
+        (lambda one: judged(LOG, LOG.proof(1, shown=[one])), verify.Invalid),
+        (lambda one: verify.parse_disclosure(one), verify.Invalid),
+        (lambda one: verify.open_checkpoint(one, verify.parse_policy(LOG.policy), NOW), verify.Invalid),
+        (notes.Note.parse, notes.BadNote),
+        (notes.Proof.parse, notes.BadNote),
+        (notes.Policy.parse, notes.BadNote),
+        (notes.Key.parse, notes.BadNote),
+        (notes.Checkpoint.parse, notes.BadNote),
+        (tiles.parse, ValueError),
+    ):
+        with pytest.raises(refusal):
+            read(text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+PLACES = ["type", "subscription", "operator", "ended_at", "reason", "erasure", "parties", "log"]
+
+
+@how(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_value_in_a_certificate_makes_it_do_anything_but_answer(data):
+    log, paper = ending()
+    place = data.draw(st.sampled_from(PLACES))
+    value = data.draw(JSON)
+    inside = data.draw(st.booleans())
+    if inside and place == "parties":
+        name = data.draw(st.sampled_from(["id", "jti", "sent_at", "erased_at", "statements"]))
+        paper["parties"][0][name] = value
+    elif inside and place == "log":
+        paper["log"]["entries"][0][data.draw(st.sampled_from(["id", "typ", "leaf", "proof"]))] = value
+    else:
+        paper[place] = value
+    try:
+        judged(log, text_of(paper))
+    except verify.Invalid:
+        return
+    # Accepted: what the proofs speak of is as it was, or was left open.
+    assert paper["log"]["origin"] == ORIGIN and paper["subscription"] == SBS
+
+
+# --- certificates ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_is_what_its_proofs_say():
+    log, paper = ending()
+    lines = judged(log, text_of(paper))
+    assert lines[0] == (f"VALID {ORIGIN} size 5 certificate-of-ending 5 entries proved witnessed by w1",)
+    assert [parts[1] for parts in lines[1:]] == [entry["typ"] for entry in paper["log"]["entries"]]
+
+
+def test_what_a_certificate_says_beyond_its_proofs_is_named():
+    log, paper = ending()
+    paper["log"]["entries"][0]["proof"] = None
+    paper["parties"].append(
+        {"id": "BK0001", "jti": str(uuid.uuid4()), "erased_at": "2026-11-22T03:10:00Z", "statements": []}
+    )
+    lines = judged(log, text_of(paper))
+    assert ("  WITHOUT PROOF", "subscription.ended", paper["log"]["entries"][0]["id"]) in lines
+    assert ("  NOT PROVED", "when it ended", paper["ended_at"]) in lines
+    assert ("  NOT PROVED", "BK0001 erased", "2026-11-22T03:10:00Z") in lines
+
+
+CERTIFICATES = {
+    "another subscription": lambda p: p.update(subscription=str(uuid.uuid4())),
+    "another end": lambda p: p.update(ended_at="2026-11-22T03:10:01Z"),
+    "no end": lambda p: p.update(ended_at=None),
+    "another reason": lambda p: p.update(reason="expired"),
+    "another company": lambda p: p["operator"].update(id="MD0001"),
+    "another party": lambda p: p["parties"][0].update(id="MD0001"),
+    "another message": lambda p: p["parties"][0].update(jti=str(uuid.uuid4())),
+    "a step at another time": lambda p: p["parties"][0].update(erased_at="2026-11-23T03:10:00Z"),
+    "a step left out": lambda p: p["parties"][0].update(received_at=None),
+    "other evidence": lambda p: p["parties"][0]["statements"][0].update(digest="sha256:00"),
+    "no statement": lambda p: p["parties"][0].update(statements=[]),
+    "a message twice": lambda p: p["parties"].append(p["parties"][0]),
+    "no parties": lambda p: p.pop("parties"),
+    "an entry twice": lambda p: p["log"]["entries"].append(p["log"]["entries"][0]),
+    "another id": lambda p: p["log"]["entries"][0].update(id=str(uuid.uuid4())),
+    "another type": lambda p: p["log"]["entries"][0].update(typ="subscription.joined"),
+    "another leaf": lambda p: p["log"]["entries"][0].update(leaf=p["log"]["entries"][1]["leaf"]),
+    "another's proof": lambda p: p["log"]["entries"][0].update(proof=p["log"]["entries"][1]["proof"]),
+    "another log": lambda p: p["log"].update(origin="log.example/2027"),
+    "no proof at all": lambda p: [entry.update(proof=None) for entry in p["log"]["entries"]],
+    "another paper": lambda p: p.update(type="certificate-of-joining"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CERTIFICATES.values(), ids=CERTIFICATES)
+def test_a_certificate_that_differs_from_the_log_is_refused(change):
+    log, paper = ending()
+    change(paper)
+    with pytest.raises(verify.Invalid):
+        judged(log, text_of(paper))
+
+
+def test_a_certificate_names_each_member_once():
+    log, paper = ending()
+    text = text_of(paper)
+    with pytest.raises(verify.Invalid, match="twice"):
+        judged(log, text.replace('"reason":', '"reason": "expired", "reason":', 1))
+
+
+# --- a whole log ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grown() -> Log:
+    log = Log()
+    for n in range(600):
+        log.add("channel.opened" if n % 3 else "key.added", **({"dig": str(n)} if n % 3 else {"kid": str(n)}))
+    return log
+
+
+def walked(log: Log, folder: Path, **more):
+    return verify.walk(folder, verify.parse_policy(log.policy), NOW, **more)
+
+
+def test_a_copy_of_the_log_is_recomputed_whole(grown, tmp_path, capsys):
+    folder = grown.write(tmp_path / "copy")
+    (tmp_path / "policy").write_text(grown.policy, newline="")
+    (tmp_path / "old").write_text(grown.checkpoint(300), newline="")
+    arguments = ["--log", str(folder), str(tmp_path / "policy"), "--since", str(tmp_path / "old")]
+    assert verify.main(arguments, now=NOW) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"VALID {ORIGIN} size 600 ") and "continues the older" in printed[0]
+    assert [one.split() for one in printed[1:]] == [["400", "channel.opened"], ["200", "key.added"]]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 512, 599, 600])
+def test_it_continues_every_older_checkpoint_and_no_other(grown, tmp_path, size):
+    folder = grown.write(tmp_path)
+    walked(grown, folder, since=grown.checkpoint(size))
+    with pytest.raises(verify.Invalid, match="two histories"):
+        walked(grown, folder, since=grown.checkpoint(size, root=b"\1" * 32))
+
+
+def test_a_log_that_has_gone_back_is_refused(grown, tmp_path):
+    folder, more = grown.write(tmp_path), copy.deepcopy(grown.raw)
+    longer = Log()
+    longer.raw, longer.shown = [*more, GOOD.encode()], [{}] * 601
+    with pytest.raises(verify.Invalid, match="gone back"):
+        walked(grown, folder, since=longer.checkpoint())
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tile/0/000", "tile/0/001", "tile/0/002.p/88", "tile/1/000.p/2", "tile/entries/000", "tile/entries/002.p/88", "checkpoint"],
+)  # fmt: skip
+def test_any_changed_short_or_missing_file_of_it_is_seen(grown, tmp_path, address):
+    folder = grown.write(tmp_path)
+    walked(grown, folder)
+    path = folder / address
+    whole = path.read_bytes()
+    for changed in (
+        whole[:40] + bytes([whole[40] ^ 1]) + whole[41:],
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        whole[:-1],
+        b"",
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(verify.Invalid):
+            walked(grown, folder)
+    path.unlink()
+    with pytest.raises((verify.Invalid, FileNotFoundError)):
+        walked(grown, folder)
+
+
+def test_an_entry_changed_in_all_tiles_alike_gives_another_root(grown, tmp_path):
+    forged = Log()
+    forged.raw, forged.shown = list(grown.raw), list(grown.shown)
+    forged.raw[17] = GOOD.encode()
+    folder = forged.write(tmp_path)
+    (folder / "checkpoint").write_bytes(grown.checkpoint().encode())
+    with pytest.raises(verify.Invalid, match="another root"):
+        walked(grown, folder)
+
+
+def test_a_mirror_may_hold_longer_tiles_than_its_checkpoint(grown, tmp_path):
+    folder = grown.write(tmp_path)
+    for size in (2, 300, 512, 599):
+        (folder / "checkpoint").write_bytes(grown.checkpoint(size).encode())
+        assert walked(grown, folder)[0].size == size
+
+
+# --- receipts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def promised(grown, tmp_path, settings):
+    """`promised(**claims)` signs a receipt about entry 300 and answers what verify.py says of it."""
+    settings.PORTAL_KEYS_DIR = tmp_path / "keys"
+    folder = grown.write(tmp_path / "copy")
+    entry = verify.parse_entry(grown.raw[300])
+
+    def ask(*, now=NOW, change=lambda compact: compact, **claims):
+        signed = signing.sign_receipt(
+            {
+                "iss": "https://consent.example.kr", "iat": SEEN - 1000, "jti": entry.id, "mmd": 300, "log": ORIGIN,
+                "leaf": base64.b64encode(grown.leaves()[300]).decode(), "sd": sorted(grown.shown[300].values()), **claims,
+            }
+        )  # fmt: skip
+        keys = json.loads(json.dumps(signing.public_jwks()))
+        return verify.check_receipt(change(signed), keys, verify.parse_policy(grown.policy), folder, now)
+
+    return ask
+
+
+ABSENT = base64.b64encode(bytes(32)).decode()
+
+
+def test_a_kept_promise_is_found_in_the_log(promised):
+    checkpoint, index, entry, fields = promised()
+    assert (checkpoint.size, index, entry.typ, fields["kid"]) == (600, 300, "key.added", "300")
+
+
+def test_an_absent_leaf_is_misbehaviour_once_it_is_due_and_not_before(promised):
+    with pytest.raises(verify.Invalid, match="PROOF OF MISBEHAVIOUR"):
+        promised(leaf=ABSENT, iat=SEEN - 301)
+    with pytest.raises(verify.Invalid, match="fetch a newer copy"):
+        promised(leaf=ABSENT, iat=SEEN - 300, now=SEEN + 3600)
+    with pytest.raises(verify.Invalid, match="not yet due"):
+        promised(leaf=ABSENT, iat=SEEN, now=SEEN + 60)
+
+
+def resigned(header: dict):
+    def change(compact: str) -> str:
+        _, payload, signature = compact.split(".")
+        return f"{entries.b64(json.dumps(header).encode())}.{payload}.{signature}"
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"change": lambda jws: jws[:-2] + ("AA" if jws[-2:] != "AA" else "BA")},
+        {"change": lambda jws: jws.rpartition(".")[0] + "."},
+        {"change": lambda jws: jws.rpartition(".")[0]},
+        {"change": lambda jws: jws + "="},
+        {"change": resigned({"alg": "none", "typ": "consent-receipt+jwt"})},
+        {"change": resigned({"alg": "HS256", "typ": "consent-receipt+jwt"})},
+        {"change": resigned({"alg": "ES256", "typ": "secevent+jwt"})},
+        {"change": resigned({"alg": "ES256", "typ": "consent-receipt+jwt", "kid": "nobody"})},
+        {"jti": str(uuid.uuid4())},
+        {"log": "log.example/2027"},
+        {"leaf": "AAAA"},
+        {"iat": "1"},
+        {"iat": SEEN * 2},
+        {"mmd": -1},
+        {"sd": [disclosure(f'["{SALT}","kid","1"]')]},
+        {"sd": [1]},
+    ],
+)
+def test_a_receipt_that_is_not_one_is_refused(promised, claims):
+    with pytest.raises(verify.Invalid) as refused:
+        promised(**claims)
+    assert "MISBEHAVIOUR" not in str(refused.value)
+
+
+# --- our own log ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_portal_publishes_is_valid(db, now, tmp_path):
+    write(300, now)
+    Sequencer().run()
+    cosigning.run(now=1_800_000_000)
+    later = 1_800_000_060
+    policy = proofs.policy_text()
+    for entry in LedgerEntry.objects.order_by("created_at")[:3]:
+        lines = verify.judge(proofs.tlog_proof(entry.event_id), policy, later)
+        assert lines[0][0].startswith(f"VALID {settings.LEDGER_ORIGIN} size ")
+        assert verify.parse_entry(bytes(entry.entry)).id == str(entry.event_id)
+    exporting.export(tmp_path / "copy")
+    checkpoint, counts, _ = verify.walk(tmp_path / "copy", verify.parse_policy(policy), later)
+    assert sum(counts.values()) == checkpoint.size == LedgerEntry.objects.count()
+
+
+def test_the_time_of_the_test_data_is_what_it_says():
+    assert datetime.datetime.fromtimestamp(SEEN, datetime.UTC) > AT
+    assert JTI != SBS and EVIDENCE.startswith("sha256:")
