@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from celery.schedules import crontab
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
@@ -336,6 +337,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "consents.jobs.cosign",
         "schedule": 2.0,
         "options": {"expires": 10},
+    },
+    "verify what is published": {
+        "task": "consents.jobs.monitor",
+        "schedule": 60.0,
+        "options": {"expires": 50},
+    },
+    "count the log again": {
+        "task": "consents.jobs.recount",
+        "schedule": crontab(hour=3, minute=40),
+        "options": {"expires": 3600},
     },
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "erase whose hold has ended": {

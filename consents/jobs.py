@@ -6,6 +6,8 @@ from django.utils import timezone
 from consents import accounts, lifecycle, propagation, requests, speedbump
 from consents.actors import Actor
 from consents.ledger import erasing, upkeep
+from consents.ledger import monitor as own_monitor
+from consents.ledger import recount as nightly
 
 
 @shared_task
@@ -45,3 +47,16 @@ def sequence() -> int:
 def cosign() -> int:
     """Show the newest checkpoint to the witnesses; returns the published size."""
     return upkeep.cosign(at=timezone.now())
+
+
+@shared_task
+def monitor() -> int:
+    """Verify what is published, from its files alone; returns how many entries hold."""
+    found = own_monitor.watch(at=own_monitor.clock())
+    return found.size if found else 0
+
+
+@shared_task
+def recount() -> int:
+    """Count the whole log again from the database; returns how many entries it has."""
+    return nightly.run().entries
