@@ -14,7 +14,7 @@ from django.test import Client
 
 from consents import accounts, jobs, ledger, lifecycle
 from consents.actors import Actor
-from consents.ledger import disclosures, entries, erasing, merkle, proofs, tiles, upkeep
+from consents.ledger import disclosures, entries, erasing, merkle, proofs, replay, tiles, upkeep
 from consents.models import (
     Delivery,
     EndReason,
@@ -31,6 +31,7 @@ from consents.models import (
 from providers import policy, vault
 from providers.models import Organization, PolicyRule, Scope
 from tests import factories
+from tests.consents.test_races import at_once
 
 pytestmark = pytest.mark.django_db
 BY = Actor.system("erase")
@@ -446,3 +447,68 @@ def test_a_run_does_a_bounded_share(at):
     for _n in range(3):
         closed(factories.PersonFactory(), at)
     assert [erasing.erase_due(by=BY, at=at, limit=2) for _n in range(3)] == [2, 1, 0]
+
+
+def test_a_replay_of_the_log_agrees_with_what_is_left(no_hold, life, person, at):
+    other = factories.joined(factories.PersonFactory(), at=at)
+    lifecycle.leave(other, erase=True, by=BY, at=at)
+    gone = closed(person, at)
+    erasing.erase_person(gone, by=BY, at=at)
+    report = replay.run()
+    assert report.ok, str(report)
+    assert report.shredded > 10 and report.compared
+
+
+def test_what_stopped_half_way_is_finished_by_the_next_run(no_hold, life, person, at):
+    """The officer's transaction is one of its own: after a crash behind it disclosures are gone and rows are not."""
+    gone = closed(person, at)
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM ledger.disclosure WHERE subject_key_id = %s", [gone.data_key.pk])
+    assert Subscription.objects.filter(person=gone).count() == 2
+    assert jobs.erase() == 1
+    assert found_in(everything(), life) == set()
+
+
+def test_one_who_cannot_go_does_not_keep_the_others(no_hold, at, monkeypatch):
+    """Something was written about them after they were found due."""
+    people = [closed(factories.PersonFactory(), at) for _n in range(3)]
+    real = erasing.held_until
+    later = at + datetime.timedelta(days=9)
+    monkeypatch.setattr(erasing, "held_until", lambda one: later if one.pk == people[0].pk else real(one))
+    assert erasing.erase_due(by=BY, at=at) == 2
+    assert list(Person.objects.filter(closed_at__isnull=False)) == [people[0]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_runs_at_once_erase_everybody_once(no_hold, at):
+    for _n in range(4):
+        person = factories.PersonFactory()
+        factories.joined(person, at=at)
+        closed(person, at)
+    results = at_once(*[lambda: erasing.erase_due(by=BY, at=at)] * 4)
+    assert sum(results) == 4
+    assert not Person.objects.filter(closed_at__isnull=False).exists()
+    assert LedgerEntry.objects.filter(event_type="person.erased").count() == 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_entry_written_at_the_same_moment_is_erased_too_or_never_written(no_hold, at):
+    """The writer waits for the lock on the person, and then there is nobody to write about."""
+    for _n in range(4):
+        person = factories.PersonFactory()
+        subscription = factories.joined(person, at=at)
+        gone = closed(person, at)
+
+        def late(subscription=subscription, person=person):
+            with transaction.atomic():
+                fact = ledger.Fact(
+                    "notice.raised", person=person, operator=subscription.operator, fields={"knd": "count"}
+                )
+                ledger.append([fact], by=BY, at=at)
+
+        _written, erased = at_once(late, lambda gone=gone: erasing.erase_person(gone, by=BY, at=at))
+        assert not isinstance(erased, Exception), erased
+        assert not EntryIndex.objects.filter(person_id=gone.pk).exists()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM ledger.disclosure WHERE subject_key_id IS NOT NULL")
+            assert cursor.fetchone() == (0,)
