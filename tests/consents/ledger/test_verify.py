@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import rfc8785
 from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
 from hypothesis import HealthCheck, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ import verify
 from consents.ledger import cosigning, entries, exporting, merkle, notes, proofs, tiles
 from consents.ledger.sequencer import Sequencer
 from consents.models import LedgerEntry
+from consents.queries import disclosures
 from providers import signing
 from tests.consents.ledger.invented import AT, EVIDENCE, JTI, ORIGIN, SBS, SEEN, Log, ending, text_of
 from tests.consents.ledger.test_sequencer import write
@@ -758,3 +760,89 @@ def test_what_the_portal_publishes_is_valid(db, now, tmp_path):
 def test_the_time_of_the_test_data_is_what_it_says():
     assert datetime.datetime.fromtimestamp(SEEN, datetime.UTC) > AT
     assert JTI != SBS and EVIDENCE.startswith("sha256:")
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------------
+
+
+def posted(client, text: str | bytes, policy: str | None = None, **more):
+    data = {"proof": SimpleUploadedFile("a.tlog-proof", text.encode() if isinstance(text, str) else text)}
+    if policy is not None:
+        data["policy"] = SimpleUploadedFile("policy.txt", policy.encode())
+    return client.post("/verify/", data | more)
+
+
+@pytest.fixture
+def then(time_machine):
+    """A moment after the witness of the invented log has seen it."""
+    time_machine.move_to(datetime.datetime.fromtimestamp(NOW, datetime.UTC), tick=False)
+
+
+def test_without_a_script_the_server_gives_the_verifiers_own_answer(client, db, then):
+    log = three()
+    answer = posted(client, log.proof(1), log.policy).content.decode()
+    assert "맞아요. 기록에 있는 그대로예요." in answer and judged(log, log.proof(1))[0][0] in answer
+    assert disclosures.names()["rsn"] in answer and "MD0001" in answer
+    answer = posted(client, log.proof(1).replace("index 1", "index 0"), log.policy).content.decode()
+    assert "맞지 않아요" in answer and "INVALID not in the tree" in answer
+    assert "이 내용은 그 기록 안에 없어요." in answer
+
+
+def test_the_answer_is_in_the_readers_language(client, db, then):
+    log = three()
+    client.cookies["django_language"] = "en"
+    answer = client.post(
+        "/verify/",
+        {"proof": SimpleUploadedFile("a", log.proof(1).replace("\n3\n", "\n03\n").encode())},
+        headers={"Accept-Language": "en"},
+    ).content.decode()
+    assert "Not right. Do not rely on this file." in answer and "INVALID" in answer
+
+
+def test_what_a_file_says_is_only_text_on_the_page(client, db, then):
+    log = Log()
+    log.add("consent.withdrawn", rsn="<script>alert(1)</script>\u202e")
+    answer = posted(client, log.proof(0), log.policy).content.decode()
+    assert "<script>alert" not in answer and "&lt;script&gt;alert" in answer and "\u202e" not in answer
+
+
+def test_the_portals_own_policy_is_used_where_the_visitor_has_none(client, db, now, time_machine):
+    write(3, now)
+    Sequencer().run()
+    time_machine.move_to(datetime.datetime.fromtimestamp(1_800_000_060, datetime.UTC), tick=False)
+    cosigning.run(now=1_800_000_000)
+    proof = proofs.tlog_proof(LedgerEntry.objects.earliest("created_at").event_id)
+    assert f"VALID {settings.LEDGER_ORIGIN}" in posted(client, proof).content.decode()
+    assert "INVALID the log" in posted(client, proof, three().policy).content.decode()
+    shown = client.get("/verify/policy.txt")
+    assert shown.content.decode() == proofs.policy_text() and shown["Content-Type"].startswith("text/plain")
+    assert proofs.policy_text().split("\n")[0] in client.get("/verify/").content.decode()
+
+
+def test_a_portal_without_a_policy_says_so(client, db):
+    assert client.get("/verify/policy.txt").status_code == 404
+    page = client.get("/verify/?from=qr")
+    assert page.status_code == 200 and "아직 기준 파일이 없어요" in page.content.decode()
+    assert "INVALID the policy needs a log" in posted(client, three().proof(1)).content.decode()
+
+
+def test_the_program_is_given_away_as_it_is(client, db):
+    given = client.get("/verify/verify.py")
+    assert given.content == (settings.BASE_DIR / "verify.py").read_bytes()
+    assert given["Content-Type"].startswith("text/x-python") and "verify.py" in given["Content-Disposition"]
+
+
+def test_files_that_are_none_are_refused_in_words(client, db):
+    assert client.post("/verify/", {}).status_code == 400
+    assert posted(client, b"x" * 200_001).status_code == 400
+    assert posted(client, b"x" * 300_000).status_code == 413
+    assert posted(client, b"x", person="1").status_code == 400
+    for content in (b"", b"\xff\xfe", b"\x00" * 1000, b"{" * 5000):
+        answer = posted(client, content, three().policy)
+        assert answer.status_code == 200 and "INVALID" in answer.content.decode()
+
+
+def test_checking_asks_the_database_nothing_about_the_file(client, db, django_assert_max_num_queries):
+    log = three()
+    with django_assert_max_num_queries(4):  # the session, for the form's token
+        posted(client, log.proof(1), log.policy)
