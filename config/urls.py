@@ -4,7 +4,7 @@ from django.urls import include, path
 from django.views.i18n import set_language
 
 from config import health
-from consents.views import desk, join, log, oversight, person, public, start
+from consents.views import account, desk, join, log, oversight, papers, person, public, start, verify
 
 urlpatterns = [
     # the public
@@ -18,6 +18,9 @@ urlpatterns = [
     # the log
     path("log/checkpoint", log.checkpoint, name="log_checkpoint"),
     path("log/tile/<path:path>", log.tile, name="log_tile"),
+    path("verify/", verify.verify, name="verify"),
+    path("verify/verify.py", verify.verify_program, name="verify_program"),
+    path("verify/policy.txt", verify.verify_policy, name="verify_policy"),
     # joining
     path("services/<slug:slug>/join/", join.join, name="join"),
     path("services/<slug:slug>/join/ask/", join.ask, name="ask"),
@@ -30,17 +33,19 @@ urlpatterns = [
     path("me/subscriptions/<uuid:pk>/tracker/", person.tracker, name="tracker"),
     path("me/subscriptions/<uuid:pk>/end/", person.end, name="end"),
     path("me/subscriptions/<uuid:pk>/erase/", person.erase, name="erase"),
-    path("me/subscriptions/<uuid:pk>/certificate/", person.certificate, name="certificate"),
-    path("me/subscriptions/<uuid:pk>/receipt/", person.receipt, name="receipt"),
-    path("me/subscriptions/<uuid:pk>/terms/", person.terms, name="terms"),
+    path("me/subscriptions/<uuid:pk>/certificate/", papers.certificate, name="certificate"),
+    path("me/subscriptions/<uuid:pk>/receipt/", papers.receipt, name="receipt"),
+    path("me/subscriptions/<uuid:pk>/terms/", papers.terms, name="terms"),
     path("me/consents/<uuid:pk>/withdraw/", person.withdraw, name="withdraw"),
     path("me/consents/<uuid:pk>/pause/", person.pause, name="pause"),
     path("me/consents/<uuid:pk>/resume/", person.resume, name="resume"),
     path("me/consents/<uuid:pk>/erase/", person.erase_consent, name="erase_consent"),
     path("me/history/", person.history, name="history"),
+    path("me/history/<uuid:event_id>/receipt/", papers.entry_receipt, name="entry_receipt"),
+    path("me/history/<uuid:event_id>/proof/", papers.entry_proof, name="entry_proof"),
     path("me/notices/", person.notices, name="notices"),
     path("me/notices/<uuid:pk>/", person.answer_notice, name="answer_notice"),
-    path("me/account/", person.account, name="account"),
+    path("me/account/", account.account, name="account"),
     # the regulator
     path("oversight/", oversight.oversight, name="oversight"),
     path("oversight/entries/<uuid:event_id>/", oversight.entry, name="entry"),
@@ -51,6 +56,8 @@ urlpatterns = [
     path("desk/deliveries/", desk.desk_deliveries, name="desk_deliveries"),
     path("desk/deliveries/<uuid:jti>/", desk.desk_delivery, name="desk_delivery"),
     path("desk/deliveries/<uuid:jti>/confirm/", desk.confirm_delivery, name="confirm_delivery"),
+    path("desk/entries/<uuid:event_id>/receipt/", desk.desk_receipt, name="desk_receipt"),
+    path("desk/entries/<uuid:event_id>/proof/", desk.desk_proof, name="desk_proof"),
     # machines
     path("api/", include("consents.api.urls")),
     path("", include("consents.api.oauth_urls")),

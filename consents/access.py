@@ -14,7 +14,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
-from consents.models import Consent, ConsentRequest, Delivery, Member, Notice, Subscription
+from consents.models import Consent, ConsentRequest, Delivery, EntryIndex, Member, Notice, Subscription
 
 PUBLIC, PERSON, REGULATOR, OPERATOR_ADMIN, SIGNED_IN, API = (
     "public", "person", "regulator", "operator_admin", "signed_in", "api",
@@ -121,6 +121,23 @@ def own_consent(request, pk) -> Consent:
 
 def own_notice(request, pk) -> Notice:
     return get_object_or_404(Notice.objects.select_related("subscription"), pk=pk, person=request.user)
+
+
+def own_entry(request, event_id) -> EntryIndex:
+    """A fact of the log about the visitor."""
+    return get_object_or_404(EntryIndex, event_id=event_id, person=request.user)
+
+
+def any_entry(event_id) -> EntryIndex:
+    """Any fact of the log, for the regulator: behind pseudonyms."""
+    return get_object_or_404(EntryIndex, event_id=event_id)
+
+
+def organization_entry(organization, event_id) -> EntryIndex:
+    """A fact of the log about one of this organization's own deliveries."""
+    return get_object_or_404(
+        EntryIndex, event_id=event_id, party=organization, typ__startswith="delivery.", jti__isnull=False
+    )
 
 
 def open_request(request, pk) -> ConsentRequest:

@@ -1,7 +1,10 @@
-"""Papers a person can keep: the receipt of a join (ISO/IEC TS 27560 in W3C DPV terms) and the certificate of an end.
+"""The consent record of a join (ISO/IEC TS 27560 in W3C DPV terms) as JSON-LD, tied to the log; and how a paper is signed.
 
-Builders are pure: they turn rows that were already read into JSON. `signed` puts the portal's signature on it, so that
-anybody with the published keys can check the paper without asking the portal.
+Pure: rows that were already read become JSON. `signed` puts the portal's signature on it, so that anybody with the
+published keys can check the paper without asking the portal.
+
+Fields follow the DPV guide to 27560 (https://w3id.org/dpv/guides/consent-27560). Where an operator stores what it
+received is not ours to know: the record says "elsewhere", and the jurisdiction whose licence it holds.
 """
 
 import base64
@@ -12,11 +15,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import rfc8785
-import segno
 from django.conf import settings
 
 from consents.messages import instant
-from consents.models import Consent, Delivery, EndReason, EntryIndex, Evidence, Subscription
+from consents.models import Consent, EndReason, EntryIndex, Subscription
 from providers import signing
 from providers.models import Organization, Scope
 
@@ -24,6 +26,7 @@ SCHEMA = "ISO/IEC TS 27560:2023"
 # Inline, so that a reader needs no network: the few 27560 names DPV has no word for are mapped to general ones.
 CONTEXT = {
     "dpv": "https://w3id.org/dpv#",
+    "loc": "https://w3id.org/dpv/loc#",
     "dct": "http://purl.org/dc/terms/",
     "schema": "https://schema.org/",
     "sec": "https://w3id.org/security#",
@@ -33,6 +36,12 @@ CONTEXT = {
     "digest": "schema:sha256",
     "sensitivity": "dpv:hasSensitivityLevel",
     "jws": "sec:jws",
+    "tlog": "https://c2sp.org/tlog-proof#",
+}
+PROFILE = "https://w3id.org/dpv/schema/dpv-27560#record"
+LAW = {
+    "ko": "신용정보의 이용 및 보호에 관한 법률 제33조의2",
+    "en": "Credit Information Use and Protection Act (Korea), Article 33-2",
 }
 _PERSONS_OWN = {EndReason.PERSON_LEFT, EndReason.PERSON_WITHDREW, EndReason.ACCOUNT_CLOSED}
 
@@ -46,22 +55,27 @@ def receipt(
     *,
     scopes: Mapping[uuid.UUID, list[Scope]],
     version: int | None,
+    joined: tuple[EntryIndex, bytes] | None,
+    merge_delay: int,
 ) -> dict[str, Any]:
     """The consent record of a subscription as JSON-LD, in the language that was agreed in.
 
     `scopes` are the plain-word rows by consent id, `version` the number of the terms (None where an operator only
-    reported the subscription). Fields: ISO/IEC TS 27560:2023; words: W3C DPV 2."""
-    language = subscription.language
+    reported the subscription), `joined` the log's entry of the join and its leaf hash, `merge_delay` the seconds within
+    which it was promised to stand in the log. Fields: ISO/IEC TS 27560:2023; words: W3C DPV 2."""
+    language, consents = subscription.language, list(consents)
     receipt_id = uuid.uuid5(subscription.pk, f"receipt {subscription.version}")
     return {
         "@context": CONTEXT,
         "@id": f"urn:uuid:{receipt_id}",
         "@type": "dpv:ConsentRecord",
-        "dct:conformsTo": "https://w3id.org/dpv/guides/consent-27560",
+        "dct:conformsTo": PROFILE,
         "schema_version": SCHEMA,
         "record_id": f"urn:uuid:{subscription.pk}",
         "receipt_id": f"urn:uuid:{receipt_id}",
+        "dct:identifier": str(subscription.pk),
         "dct:issued": instant(subscription.joined_at),
+        "dct:publisher": settings.PORTAL_URL,
         "dct:language": language,
         "dpv:hasDataSubject": {
             "@type": "dpv:DataSubject",
@@ -69,6 +83,7 @@ def receipt(
         },
         "dpv:hasNotice": {
             "@type": "dpv:ConsentNotice",
+            "@id": f"{settings.PORTAL_URL}/me/subscriptions/{subscription.pk}/terms/",
             "dct:title": _in(subscription.service, "name", language),
             "dct:identifier": subscription.service.client_id,
             "dct:hasVersion": version,
@@ -76,11 +91,66 @@ def receipt(
             "digest": subscription.text_digest,
         },
         "dpv:hasDataController": _organization(subscription.operator, "dpv:DataController", language),
+        "dpv:hasJurisdiction": "loc:KR",
+        "dpv:hasApplicableLaw": LAW[language],
+        "dpv:hasEntity": _entities(subscription, consents, language),
+        "dpv:hasConsentControl": _control(subscription, "dpv:WithdrawConsent", "end"),
+        "dpv:hasRight": _control(subscription, "dpv:DataSubjectRight", "erase"),
         "dpv:hasProcess": [
             _process(subscription, consent, scopes.get(consent.pk, []), language) for consent in consents
         ],
         "dpv:hasConsentStatus": _status(subscription, subscription.joined_at),
+        "tlog:entry": _place(joined, merge_delay=merge_delay),
     }
+
+
+def _place(joined: tuple[EntryIndex, bytes] | None, *, merge_delay: int) -> dict[str, Any] | None:
+    """Where the log says that this was agreed. None for what an operator reported about the time before the log."""
+    if joined is None:
+        return None
+    entry, leaf = joined
+    return {
+        "@id": f"urn:uuid:{entry.event_id}",
+        "dct:type": entry.typ,
+        "tlog:origin": settings.LEDGER_ORIGIN,
+        "tlog:leafHash": base64.b64encode(leaf).decode("ascii"),
+        "tlog:mergeDelay": merge_delay,
+    }
+
+
+def _control(subscription: Subscription, kind: str, page: str) -> dict[str, str]:
+    return {
+        "@type": kind,
+        "dpv:isExercisedAt": f"{settings.PORTAL_URL}/me/subscriptions/{subscription.pk}/{page}/",
+    }
+
+
+def _entities(subscription: Subscription, consents: list[Consent], language: str) -> list[dict[str, Any]]:
+    """Every organization in it once, with how it is reached, where the register knows."""
+    roles: dict[str, tuple[Organization, list[str]]] = {}
+
+    def add(organization: Organization | None, role: str) -> None:
+        if organization is not None:
+            known = roles.setdefault(organization.code, (organization, []))[1]
+            known.extend([] if role in known else [role])
+
+    add(subscription.operator, "dpv:DataController")
+    for consent in consents:
+        add(consent.source, "dpv:DataSource")
+        add(consent.recipient, "dpv:ThirdParty")
+    return [
+        {
+            "@id": f"{settings.PORTAL_URL}/operators/{organization.code}/",
+            "@type": ["dpv:Organisation", *types],
+            "dpv:hasIdentifier": organization.code,
+            "dpv:hasName": _in(organization, "name", language),
+            "schema:contactPoint": {
+                "@type": "schema:ContactPoint",
+                "schema:email": organization.duty_contact or None,
+            },
+        }
+        for organization, types in roles.values()
+    ]
 
 
 def _process(
@@ -106,11 +176,14 @@ def _process(
         "dpv:hasRecipient": _organization(recipient, "dpv:Recipient", language),
         "dpv:hasFrequency": consent.cycle or "on-open",
         "dpv:hasDuration": {"@type": "dpv:UntilTimeDuration", "schema:endDate": consent.until_on.isoformat()},
-        "dpv:hasStorageCondition": {
-            "@type": "dpv:StorageDuration",
-            "dct:description": _in(consent, "retention", language),
-            "schema:endDate": consent.retained_until.isoformat() if consent.retained_until else None,
-        },
+        "dpv:hasStorageCondition": [
+            {
+                "@type": "dpv:StorageDuration",
+                "dct:description": _in(consent, "retention", language),
+                "schema:endDate": consent.retained_until.isoformat() if consent.retained_until else None,
+            },
+            {"@type": "dpv:StorageLocation", "dpv:hasLocation": "dpv:RemoteLocation"},
+        ],
         "dpv:hasNecessity": "dpv:Required" if consent.required else "dpv:Optional",
         "schema:isPaid": consent.paid,
         "dpv:hasLegalBasis": "dpv:ExplicitlyExpressedConsent",
@@ -123,11 +196,15 @@ def _process(
 
 def _status(row: Subscription | Consent, given_at: datetime.datetime) -> list[dict[str, Any]]:
     """Given, and what became of it. Withdrawn is the person's own act, revoked somebody else's, expired the calendar's."""
-    events = [
+    events: list[dict[str, Any]] = [
         {
             "@type": "dpv:ConsentGiven",
             "dpv:isIndicatedAtTime": instant(given_at),
             "dpv:isIndicatedBy": "dpv:DataSubject",
+            "dpv:hasDuration": {
+                "@type": "dpv:UntilTimeDuration",
+                "schema:endDate": row.until_on.isoformat(),
+            },
         }
     ]
     if row.ended_at:
@@ -142,77 +219,12 @@ def _status(row: Subscription | Consent, given_at: datetime.datetime) -> list[di
     return events
 
 
-# --- certificate of an end -----------------------------------------------------------------------------------------------
-
-
-def certificate(
-    subscription: Subscription,
-    told: Iterable[tuple[Delivery, list[Evidence]]],
-    entries: Iterable[tuple[EntryIndex, bytes]],
-) -> dict[str, Any]:
-    """What can be shown about the end of a subscription: who was told, who answered, what is still open.
-
-    `told` pairs each stop with what its party stated; `entries` the ledger entries of these acts with their leaf hashes."""
-    parties = [_told(delivery, statements) for delivery, statements in told]
-    return {
-        "type": "certificate-of-ending",
-        "subject": str(subscription.person.subject_id),
-        "subscription": str(subscription.pk),
-        "service": {"id": subscription.service.client_id, **_names(subscription.service)},
-        "operator": {"id": subscription.operator.code, **_names(subscription.operator)},
-        "joined_at": instant(subscription.joined_at),
-        "ended_at": _instant(subscription.ended_at),
-        "reason": subscription.end_reason,
-        "erasure": {
-            "state": subscription.erasure,
-            "requested_at": _instant(subscription.erasure_requested_at),
-            "confirmed_at": _instant(subscription.erasure_confirmed_at),
-            "refusal": subscription.erasure_refusal,
-        },
-        "parties": parties,
-        "open": sum(party["closed_at"] is None for party in parties),
-        "log": {
-            "origin": settings.LEDGER_ORIGIN,
-            "entries": [
-                {"id": str(entry.event_id), "typ": entry.typ, "leaf": base64.b64encode(leaf).decode()}
-                for entry, leaf in entries
-            ],
-        },
-    }
-
-
-def _told(delivery: Delivery, statements: list[Evidence]) -> dict[str, Any]:
-    steps = ("created", "sent", "received", "stopped", "erased", "refused", "due", "closed")
-    return {
-        "id": delivery.organization.code,
-        **_names(delivery.organization),
-        "role": delivery.role,
-        "event": delivery.event,
-        "goal": delivery.goal,
-        "state": delivery.state,
-        "jti": str(delivery.jti),
-        "txn": str(delivery.txn),
-        **{f"{step}_at": _instant(getattr(delivery, f"{step}_at")) for step in steps},
-        "refusal": delivery.refusal,
-        "statements": [
-            {
-                "status": statement.status,
-                "means": statement.means,
-                "digest": statement.digest,
-                "stated_at": instant(statement.stated_at),
-                "received_at": instant(statement.received_at),
-            }
-            for statement in statements
-        ],
-    }
+# --- signature -------------------------------------------------------------------------------------------------
 
 
 def digest(paper: Mapping[str, Any]) -> str:
     """`sha256:` of the canonical JSON (RFC 8785): the same as long as nothing in the paper changes."""
     return "sha256:" + hashlib.sha256(rfc8785.dumps(dict(paper))).hexdigest()
-
-
-# --- signature and picture -------------------------------------------------------------------------------------------------
 
 
 def signed(paper: Mapping[str, Any], *, subject: uuid.UUID, name: str, at: datetime.datetime) -> str:
@@ -221,30 +233,9 @@ def signed(paper: Mapping[str, Any], *, subject: uuid.UUID, name: str, at: datet
     return signing.sign_receipt(claims | {"jti": str(uuid.uuid5(subject, digest(paper)))})
 
 
-def signed_digest(paper: Mapping[str, Any], *, at: datetime.datetime) -> str:
-    """A JWS small enough for a QR code: the digest of a certificate, and its outcome."""
-    claims = {
-        "iss": settings.PORTAL_URL,
-        "iat": int(at.timestamp()),
-        "type": paper["type"],
-        "subscription": paper["subscription"],
-        "ended_at": paper["ended_at"],
-        "erasure": paper["erasure"]["state"],
-        "open": paper["open"],
-        "digest": digest(paper),
-    }
-    return signing.sign_receipt(claims)
-
-
 def keys_address() -> str:
     """Where the public keys are that a paper is checked with."""
     return f"{settings.PORTAL_URL}/.well-known/jwks.json"
-
-
-def qr_svg(content: str) -> str:
-    """An inline SVG without style attributes, as the content security policy wants it."""
-    code = segno.make_qr(content, error="l")
-    return code.svg_inline(svgclass="qr", lineclass=None, omitsize=True, border=4, light="#fff")
 
 
 def _organization(organization: Organization, kind: str, language: str) -> dict[str, str]:
@@ -255,13 +246,5 @@ def _organization(organization: Organization, kind: str, language: str) -> dict[
     }
 
 
-def _names(thing) -> dict[str, str]:
-    return {"name_ko": thing.name_ko, "name_en": thing.name_en}
-
-
 def _in(thing, name: str, language: str) -> str:
     return getattr(thing, f"{name}_{language}") or getattr(thing, f"{name}_ko")
-
-
-def _instant(moment: datetime.datetime | None) -> str | None:
-    return instant(moment) if moment else None

@@ -49,9 +49,11 @@ TYPES = {
     "outdated-version": (409, _("지난 판에 대한 답이에요."), _("전달에 적힌 version으로 다시 서명해 주세요.")),
     "evidence-id-reused": (409, _("같은 jti로 다른 증거가 이미 있어요."), _("증거마다 새 jti를 써 주세요.")),
     "idempotency-key-reused": (409, _("같은 Idempotency-Key로 다른 요청이 있었어요."), _("요청마다 새 열쇠를 써 주세요.")),
+    "not-yet": (409, _("아직 공개된 기록부에 없어요."), _("Retry-After에 적힌 초 뒤에 다시 해 주세요. 그때까지 넣기로 약속했어요.")),
     "too-large": (413, _("본문이 너무 커요."), _("JSON은 64 kB, 증거는 16 kB까지예요.")),
     "unsupported-media-type": (415, _("받지 않는 형식이에요."), _("Content-Type을 확인해 주세요.")),
     "too-many-requests": (429, _("요청이 너무 잦아요."), _("Retry-After에 적힌 초만큼 기다려 주세요.")),
+    "log-unreadable": (503, _("공개된 기록부를 지금 읽지 못해요."), _("기록은 그대로 있어요. 조금 뒤에 다시 해 주세요.")),
     "server-error": (500, _("우리 쪽에 문제가 생겼어요."), _("같은 Idempotency-Key로 잠시 뒤 다시 해 주세요.")),
 }  # fmt: skip
 

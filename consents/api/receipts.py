@@ -5,6 +5,7 @@ from uuid import UUID
 
 from consents.ledger import promises
 from consents.models import EntryIndex
+from consents.queries import proofs
 
 
 def of(typ: str, subscription, *, consent=None) -> dict:
@@ -19,8 +20,7 @@ def of_answer(jti: UUID, organization, typs: Iterable[str]) -> str | None:
     entry = EntryIndex.objects.filter(jti=jti, party=organization, typ__in=typs).order_by("seq").last()
     if entry is None:
         return None
-    withheld = frozenset() if entry.operator_id == organization.pk else promises.PAIRWISE
-    return promises.receipt(entry, withheld=withheld)
+    return proofs.receipt_for(entry, organization)
 
 
 def of_request(typ: str, lodged) -> str:

@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from consents.api import docs, evidence, operator, person, public
+from consents.api import docs, evidence, operator, person, proofs, public
 from consents.api.doors import Nowhere
 
 v1 = [
@@ -18,6 +18,8 @@ v1 = [
     path("me/consents/<uuid:pk>/pause", person.Pause.as_view()),
     path("me/consents/<uuid:pk>/resume", person.Resume.as_view()),
     path("me/history", person.History.as_view()),
+    path("me/entries/<uuid:event_id>/receipt", proofs.Receipt.as_view()),
+    path("me/entries/<uuid:event_id>/proof", proofs.Proof.as_view()),
     path("me/notices", person.Notices.as_view()),
     path("me/export", person.Export.as_view()),
     path("services/<slug:slug>/subscriptions", person.Join.as_view()),

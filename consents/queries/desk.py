@@ -7,10 +7,10 @@ from typing import Any
 
 from django.db.models import OuterRef, Q, Subquery
 
-from consents.models import Delivery
+from consents.models import Delivery, EntryIndex
 from providers.models import Channel, Organization, Scope, Service, Terms
 
-from . import duties, official, paging
+from . import duties, official, paging, proofs
 
 COUNTED = 1000
 
@@ -101,7 +101,8 @@ def deliveries(organization: Organization, *, state="", event="", jti=None, afte
 
 
 def delivery_detail(delivery: Delivery, *, at: datetime.datetime) -> dict[str, Any]:
-    """One delivery: the facts of its message in words, its evidence, and what happened when. Five queries at most."""
+    """One delivery: the facts of its message in words, its evidence, and what happened when, and the log's entries
+    about it. Seven queries at most."""
     message = json.loads(delivery.body)
     data = message["data"]
     codes = {consent[side] for consent in data["consents"] for side in ("source", "recipient")} - {None}
@@ -129,8 +130,23 @@ def delivery_detail(delivery: Delivery, *, at: datetime.datetime) -> dict[str, A
         "consents": consents,
         "evidence": list(delivery.evidence.order_by("pk")),
         "steps": _steps(delivery),
+        "entries": _entries(delivery),
         "message": json.dumps(message | {"data": data | {"set": "…"}}, ensure_ascii=False, indent=2),
     }
+
+
+def _entries(delivery: Delivery) -> list[dict[str, Any]]:
+    """What the log says about the delivery, in order, and whether it can be proved already. Two queries."""
+    found = list(
+        EntryIndex.objects.filter(
+            jti=delivery.jti, party=delivery.organization, typ__startswith="delivery."
+        ).order_by("seq")[:50]
+    )
+    standings = proofs.standings(found)
+    return [
+        {"event_id": entry.event_id, "typ": entry.typ, "at": entry.at, "standing": standings[entry.event_id]}
+        for entry in found
+    ]
 
 
 def _steps(delivery: Delivery) -> list[dict[str, Any]]:

@@ -2,15 +2,16 @@
 
 import datetime
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from consents.ledger.entries import SEOUL
-from consents.models import EndReason, EntryIndex, LedgerEntry, Lookup, Notice, Person, Subscription
+from consents.models import Consent, EndReason, EntryIndex, Lookup, Notice, Person, Subscription
+from consents.queries import proofs
 from consents.templatetags.portal import label, loc, tone
 from providers.models import Organization
 
@@ -42,6 +43,7 @@ class Line:
     why: str
     by: str
     leaf: str
+    standing: proofs.Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,21 @@ def looked(person: Person) -> list[Lookup]:
     return list(Lookup.objects.filter(person=person).select_related("by").order_by("-at", "-id")[:PAGE])
 
 
-def leaf_hashes(event_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, bytes]:
-    """Leaf hashes of entries by their id, as PostgreSQL computed them. One query."""
-    rows = LedgerEntry.objects.filter(event_id__in=list(event_ids)).values_list("event_id", "leaf_hash")
-    return {event_id: bytes(leaf) for event_id, leaf in rows}
+def newest(
+    typ: str,
+    *,
+    subscription: Subscription | None = None,
+    consent: Consent | None = None,
+    person: Person | None = None,
+    jti: uuid.UUID | None = None,
+) -> uuid.UUID | None:
+    """The newest fact of this type about a consent, about a subscription as a whole, or otherwise. One query."""
+    about: dict[str, Any] = {"consent": consent, "person": person, "jti": jti}
+    wanted = {name: value for name, value in about.items() if value is not None}
+    if subscription is not None:
+        wanted |= {"subscription": subscription, "consent": None}
+    found = EntryIndex.objects.filter(typ=typ, **wanted).order_by("-seq")
+    return found.values_list("event_id", flat=True).first()
 
 
 def _page(entries, *, after: int | None, size: int = PAGE) -> Page:
@@ -130,12 +143,12 @@ def _page(entries, *, after: int | None, size: int = PAGE) -> Page:
         entries = entries.filter(seq__lt=after)
     related = ("operator", "party", "consent", "subscription__service")
     found = list(entries.select_related(*related).order_by("-seq")[: size + 1])
-    leaves = leaf_hashes(entry.event_id for entry in found[:size])
-    lines = [_line(entry, leaves.get(entry.event_id, b"")) for entry in found[:size]]
+    standings = proofs.standings(found[:size])
+    lines = [_line(entry, standings[entry.event_id]) for entry in found[:size]]
     return Page(lines, found[size - 1].seq if len(found) > size else None)
 
 
-def _line(entry: EntryIndex, leaf: bytes) -> Line:
+def _line(entry: EntryIndex, standing: proofs.Standing) -> Line:
     subscription = entry.subscription
     return Line(
         seq=entry.seq,
@@ -149,7 +162,8 @@ def _line(entry: EntryIndex, leaf: bytes) -> Line:
         url=reverse("subscription", args=[subscription.pk]) if subscription else "",
         why=_why(entry),
         by=_by(entry),
-        leaf=leaf.hex(),
+        leaf=standing.leaf.hex(),
+        standing=standing,
     )
 
 

@@ -1,28 +1,21 @@
 """One subscription: its consents as cards, its stops, its facts; what ending it means; and the papers about it."""
 
 import datetime
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from django.utils.translation import gettext as _
 
 from consents import receipts
+from consents.ledger import promises
 from consents.models import Consent, EntryIndex, Erasure, Notice, Subscription
-from consents.queries import history, scopes
+from consents.queries import history, proofs, scopes
 from consents.queries.holdings import state_of
-from consents.queries.tracker import Party, Tracker, tracker
+from consents.queries.tracker import Tracker, tracker
 from consents.templatetags.portal import loc
 from providers.models import Scope
 
-# Entries that belong on a certificate, beside the deliveries of the acts it speaks of.
-_ACTS = (
-    "subscription.ended",
-    "consent.withdrawn",
-    "consent.expired",
-    "erasure.requested",
-    "erasure.confirmed",
-    "erasure.refused",
-)
 FACTS = 8  # on the page itself; the rest is in the history
 
 
@@ -49,23 +42,14 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
-    """The certificate of an end as of a moment: the statement, its fingerprint, signature and picture."""
-
-    statement: dict[str, Any]
-    digest: str
-    keys: str
-    compact: str
-    qr: str
-    parties: list[Party]
-    entries: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
 class Receipt:
+    """The receipt of a join; `event_id` and `standing` of the entry that says so (None: reported by an operator)."""
+
     document: dict[str, Any]
     keys: str
     items: list[dict[str, Any]]
+    event_id: uuid.UUID | None
+    standing: proofs.Standing | None
 
 
 def screen(subscription: Subscription, *, at: datetime.datetime) -> Screen:
@@ -96,56 +80,28 @@ def ending(subscription: Subscription, *, only: Consent | None = None) -> Ending
     )
 
 
-def certificate(subscription: Subscription, *, at: datetime.datetime) -> Certificate:
-    """What can be proved about the end, signed afresh. Four queries."""
-    followed = tracker(subscription, at=at)
-    parties = [
-        party
-        for act in reversed(followed.acts)
-        for party in act.parties
-        if party.delivery.event in {"subscription-ended", "consent-withdrawn", "erasure-requested"}
-    ]
-    acts = {party.delivery.txn for party in parties}
-    entries = [
-        entry
-        for entry in EntryIndex.objects.filter(subscription=subscription)
-        .select_related("party")
-        .order_by("seq")
-        if entry.typ in _ACTS or (entry.typ.startswith("delivery.") and entry.txn in acts)
-    ]
-    leaves = history.leaf_hashes(entry.event_id for entry in entries)
-    proved = [(entry, leaves.get(entry.event_id, b"")) for entry in entries]
-    statement = receipts.certificate(
-        subscription, [(party.delivery, party.statements) for party in parties], proved
-    )
-    return Certificate(
-        statement=statement,
-        digest=receipts.digest(statement),
-        keys=receipts.keys_address(),
-        compact=receipts.signed(statement, subject=subscription.person.subject_id, name="certificate", at=at),
-        qr=receipts.qr_svg(receipts.signed_digest(statement, at=at)),
-        parties=parties,
-        entries=[
-            {
-                "id": str(entry.event_id),
-                "typ": entry.typ,
-                "at": entry.at,
-                "leaf": leaf.hex(),
-                "party": loc(entry.party, "name") if entry.party else "",
-            }
-            for entry, leaf in proved
-        ],
-    )
-
-
 def receipt(subscription: Subscription) -> Receipt:
-    """The receipt of a join. Two queries."""
+    """The receipt of a join, tied to the log's entry of it. Four queries."""
     known, consents = scopes.catalogue(), list(_consents(subscription))
     words = {consent.pk: scopes.in_words(consent.scopes, consent.riders, known) for consent in consents}
     version = subscription.terms.version if subscription.terms else None
-    document = receipts.receipt(subscription, consents, scopes=words, version=version)
+    entry = (
+        EntryIndex.objects.filter(subscription=subscription, typ="subscription.joined")
+        .order_by("seq")
+        .first()
+    )
+    standing = proofs.standings([entry])[entry.event_id] if entry else None
+    joined = (entry, standing.leaf) if entry and standing else None
+    document = receipts.receipt(
+        subscription, consents, scopes=words, version=version, joined=joined,
+        merge_delay=promises.merge_delay(subscription.joined_at),
+    )  # fmt: skip
     return Receipt(
-        document, receipts.keys_address(), [_card(subscription, consent, known) for consent in consents]
+        document=document,
+        keys=receipts.keys_address(),
+        items=[_card(subscription, consent, known) for consent in consents],
+        event_id=entry.event_id if entry else None,
+        standing=standing,
     )
 
 

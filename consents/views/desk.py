@@ -7,6 +7,7 @@ from django.core.exceptions import BadRequest
 from django.db import IntegrityError
 from django.http import Http404
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
@@ -15,8 +16,9 @@ from consents import access, answers
 from consents.actors import Actor
 from consents.forms import desk as forms
 from consents.queries import desk as queries
-from consents.queries import paging
+from consents.queries import paging, proofs
 from consents.queries.duties import possible_steps
+from consents.views import papers
 
 
 @access.operator_admin
@@ -89,6 +91,21 @@ def confirm_delivery(request, jti):
     if form.cleaned_data["back"] == "desk_delivery":
         return redirect("desk_delivery", jti=jti)
     return redirect("desk")
+
+
+@access.operator_admin
+@require_safe
+def desk_receipt(request, event_id):
+    own = request.user.organization
+    entry = access.organization_entry(own, event_id)
+    return papers.download(proofs.receipt_for(entry, own), papers.JWS, f"{event_id}.jws")
+
+
+@access.operator_admin
+@require_safe
+def desk_proof(request, event_id):
+    entry = access.organization_entry(request.user.organization, event_id)
+    return papers.proof_of(request, entry, back_url=reverse("desk_delivery", args=[entry.jti]))
 
 
 def _state(form, delivery, *, by: Actor, at: datetime.datetime) -> bool:

@@ -12,6 +12,7 @@ from django.http import Http404, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
@@ -23,6 +24,7 @@ from consents.forms.join import AskForm, EndForm
 from consents.models import ConsentRequest
 from consents.queries import join as queries
 from consents.queries import public
+from consents.views.replies import accepted
 
 SEEN_FOR = 60 * 60  # seconds; then the list is shown again
 
@@ -72,7 +74,9 @@ def _end(request, service, lodged_id, *, at):
     said = ngettext("%(n)d곳을 그만뒀어요.", "%(n)d곳을 그만뒀어요.", len(ended)) % {"n": len(ended)}
     if form.cleaned_data["erase"]:
         said += " " + _("받아간 정보도 지워 달라고 했어요.")
-    messages.success(request, said)
+    words = _("일마다 영수증은 내역에 있어요.")
+    link = format_html('<a href="{}">{}</a>', reverse("history"), words)
+    messages.success(request, format_html("{} {}", said, link))
     return _see_other(_address("join", service, lodged_id))
 
 
@@ -133,12 +137,14 @@ def _answer(request, service, asked, *, strong, at):
     try:
         if lodged_id:
             lodged = _request_for(request, service, lodged_id)
-            requests.accept(lodged, **agreed)
+            subscription = requests.accept(lodged, **agreed)
+            accepted(request, _("가입했어요."), "subscription.joined", subscription=subscription)
             return _see_other(reverse("consent_request", args=[lodged.pk]))
         subscription = lifecycle.join(service=service, **agreed)
     except lifecycle.Refused as refusal:
         return _refused(request, service, refusal)
-    messages.success(request, _("가입했어요. 무엇에 동의했는지 여기 영수증에 적어 두었어요."))
+    words = _("가입했어요. 무엇에 동의했는지 여기 영수증에 적어 두었어요.")
+    accepted(request, words, "subscription.joined", subscription=subscription)
     return _see_other(reverse("receipt", args=[subscription.pk]))
 
 
@@ -186,6 +192,8 @@ def decline_request(request, pk):
         requests.decline(lodged, person=request.user, by=Actor.person(request.user), at=at)
     except requests.Closed:
         return _request_page(request, lodged, at=at, status=409)
+    words = _("동의하지 않기로 한 것을 기록했어요.")
+    accepted(request, words, "request.declined", jti=lodged.pk, person=request.user)
     return _see_other(reverse("consent_request", args=[lodged.pk]))
 
 

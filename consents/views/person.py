@@ -1,7 +1,5 @@
 """The person's pages: who holds my data, each subscription, every way to make it stop, and what happened."""
 
-import json
-
 from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
@@ -11,16 +9,19 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from consents import access, accounts, lifecycle, receipts, speedbump
+from consents import access, lifecycle, speedbump
 from consents.actors import Actor
 from consents.forms import person as forms
 from consents.models import Subscription
-from consents.queries import agreed, holdings, person
 from consents.queries import history as facts
+from consents.queries import holdings, person
 from consents.queries import notices as own_notices
 from consents.queries import subscription as screens
 from consents.queries import tracker as stops
 from consents.templatetags.portal import loc
+from consents.views.replies import accepted
+from consents.views.replies import own as _own
+from consents.views.replies import refused as _refused
 
 read_or_post = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -124,7 +125,8 @@ def erase(request, pk):
     except lifecycle.NothingToErase:
         messages.info(request, _("이미 지워 달라고 했거나, 아직 그만두지 않은 서비스예요. 바뀐 것은 없어요."))
     else:
-        messages.success(request, _("받아간 정보를 지워 달라고 했어요. 지웠다는 답이 오면 여기에 보여요."))
+        words = _("받아간 정보를 지워 달라고 했어요. 지웠다는 답이 오면 여기에 보여요.")
+        accepted(request, words, "erasure.requested", subscription=own)
     return redirect("subscription", pk)
 
 
@@ -144,7 +146,8 @@ def withdraw(request, pk):
         except lifecycle.AlreadyEnded:
             messages.info(request, _("이미 끊은 연동이에요. 바뀐 것은 없어요."))
         else:
-            messages.success(request, _("연동을 끊었어요. 회사들에 바로 전하고 있어요."))
+            words = _("연동을 끊었어요. 회사들에 바로 전하고 있어요.")
+            accepted(request, words, "consent.withdrawn", consent=consent)
         return redirect("subscription", own.pk)
     if consent.state == consent.State.ENDED:
         messages.info(request, _("이미 끊은 연동이에요. 바뀐 것은 없어요."))
@@ -165,7 +168,8 @@ def erase_consent(request, pk):
     except lifecycle.NothingToErase:
         messages.info(request, _("이미 지워 달라고 했거나, 아직 끊지 않은 연동이에요. 바뀐 것은 없어요."))
     else:
-        messages.success(request, _("이 연동으로 받아간 정보를 지워 달라고 했어요."))
+        words = _("이 연동으로 받아간 정보를 지워 달라고 했어요.")
+        accepted(request, words, "erasure.requested", consent=consent)
     return redirect("subscription", consent.subscription_id)
 
 
@@ -187,7 +191,8 @@ def pause(request, pk):
     except (lifecycle.AlreadyEnded, lifecycle.NotActive):
         messages.info(request, _("이미 멈췄거나 끊은 연동이에요. 바뀐 것은 없어요."))
     else:
-        messages.success(request, _("잠시 멈췄어요. 회사들에 바로 전하고 있어요."))
+        words = _("잠시 멈췄어요. 회사들에 바로 전하고 있어요.")
+        accepted(request, words, "consent.paused", consent=consent)
     return redirect("subscription", consent.subscription_id)
 
 
@@ -203,47 +208,8 @@ def resume(request, pk):
     except (lifecycle.AlreadyEnded, lifecycle.NotActive):
         messages.info(request, _("멈춰 있는 연동이 아니에요. 바뀐 것은 없어요."))
     else:
-        messages.success(request, _("다시 시작했어요."))
+        accepted(request, _("다시 시작했어요."), "consent.resumed", consent=consent)
     return redirect("subscription", consent.subscription_id)
-
-
-# --- papers ------------------------------------------------------------------------------------------------------------
-
-
-@access.person
-@require_safe
-def certificate(request, pk):
-    own, at = _own(request, pk), timezone.now()
-    if own.state != Subscription.State.ENDED:
-        words = _("아직 그만두지 않은 서비스라서 확인서가 없어요. 그만두면 바로 생겨요.")
-        return _refused(request, words, back=own, status=404, title=_("아직 확인서가 없어요"))
-    paper = screens.certificate(own, at=at)
-    if request.GET.get("format") == "json":
-        return _download(
-            {"certificate": paper.statement, "digest": paper.digest, "jws": paper.compact},
-            "application/json",
-            f"certificate-{pk}.json",
-        )
-    return render(request, "person/certificate.html", {"subscription": own, "paper": paper, "at": at})
-
-
-@access.person
-@require_safe
-def receipt(request, pk):
-    own, at = _own(request, pk), timezone.now()
-    paper = screens.receipt(own)
-    compact = receipts.signed(paper.document, subject=own.person.subject_id, name="receipt", at=at)
-    if request.GET.get("format") == "json":
-        return _download({**paper.document, "jws": compact}, "application/ld+json", f"receipt-{pk}.jsonld")
-    context = {"subscription": own, "paper": paper, "compact": compact, "at": at}
-    return render(request, "person/receipt.html", context)
-
-
-@access.person
-@require_safe
-def terms(request, pk):
-    own = _own(request, pk)
-    return render(request, "person/terms.html", {"subscription": own, "agreed": agreed.agreed(own)})
 
 
 # --- what happened -----------------------------------------------------------------------------------------------------
@@ -288,32 +254,12 @@ def answer_notice(request, pk):
     speedbump.answer(
         notice=notice, answer=form.cleaned_data["answer"], by=Actor.person(request.user), at=timezone.now()
     )
-    messages.success(request, _("그대로 두기로 했어요. 같은 일로 다시 알리지 않을게요."))
+    words = _("그대로 두기로 했어요. 같은 일로 다시 알리지 않을게요.")
+    accepted(request, words, "notice.answered", person=request.user)
     return redirect("notices")
 
 
-@access.person
-@read_or_post
-def account(request):
-    own = request.user
-    form = forms.ProfileForm(
-        request.POST if request.method == "POST" else None,
-        initial={"name": own.name, "language": own.language, "warn_at": own.warn_at},
-    )
-    if request.method == "POST" and form.is_valid():
-        accounts.update_profile(person=own, **form.cleaned_data, by=Actor.person(own), at=timezone.now())
-        messages.success(request, _("저장했어요."))
-        return redirect("account")
-    return render(request, "person/account.html", {"form": form}, status=400 if form.is_bound else 200)
-
-
 # --- answers -----------------------------------------------------------------------------------------------------------
-
-
-def _own(request, pk) -> Subscription:
-    own = access.own_subscription(request, pk)
-    own.person = request.user
-    return own
 
 
 def _leave(request, own: Subscription, *, erase: bool) -> None:
@@ -328,27 +274,7 @@ def _leave(request, own: Subscription, *, erase: bool) -> None:
             _("%(service)s: 그만뒀어요. 받아간 정보도 지워 달라고 했어요.") if erase
             else _("%(service)s: 그만뒀어요. 받아간 정보는 아직 그 회사에 있어요.")
         )  # fmt: skip
-        messages.success(request, words % service)
-
-
-def _refused(
-    request,
-    words: str,
-    *,
-    back: Subscription | None = None,
-    back_url: str = "",
-    status: int = 400,
-    title: str = "",
-):
-    """A page that says in words why nothing was done, and the way back."""
-    url = back_url or (reverse("subscription", args=[back.pk]) if back else reverse("me"))
-    context = {
-        "title": title or _("이렇게는 할 수 없어요"),
-        "words": words,
-        "back_url": url,
-        "unchanged": status == 400,
-    }
-    return render(request, "person/refused.html", context, status=status)
+        accepted(request, words % service, "subscription.ended", subscription=own)
 
 
 def _first_error(*forms_with_errors) -> str:
@@ -378,12 +304,3 @@ def _safe_next(request, url: str) -> str:
         url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
     )
     return url if ours and url.startswith("/") else ""
-
-
-def _download(document: dict, content_type: str, name: str) -> HttpResponse:
-    body = json.dumps(document, ensure_ascii=False, indent=2)
-    return HttpResponse(
-        body + "\n",
-        content_type=f"{content_type}; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -17,6 +18,8 @@ from django.utils import timezone
 
 from consents import access, lifecycle, requests, speedbump
 from consents.actors import Actor
+from consents.ledger import cosigning
+from consents.ledger.sequencer import Sequencer
 from consents.models import EntryIndex
 from tests import factories
 from tests.consents.api.conftest import Caller, Signer, of, token
@@ -129,6 +132,12 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "me/subscriptions/<uuid:pk>/certificate/": lambda side: side.ended.pk,
     "me/subscriptions/<uuid:pk>/erase/": lambda side: side.ended.pk,
     "me/subscriptions/<uuid:pk>": lambda side: side.live.pk,
+    "me/history/<uuid:event_id>": lambda side: side.event,
+    "desk/entries/<uuid:event_id>": lambda side: (
+        EntryIndex.objects.filter(typ="delivery.stopped", party=side.service.organization, person=side.person)
+        .first()
+        .event_id
+    ),
     "me/consents/<uuid:pk>/resume/": lambda side: side.paused.pk,
     "me/consents/<uuid:pk>/erase/": lambda side: side.withdrawn.pk,
     "me/consents/<uuid:pk>": lambda side: side.consent.pk,
@@ -140,6 +149,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "log/tile/<path:path>": lambda side: "0/000",
     "oversight/entries/<uuid:event_id>": lambda side: side.event,
     "desk/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
+    "api/v1/me/entries/<uuid:event_id>": lambda side: side.event,
     "api/v1/me/subscriptions/<uuid:pk>/erase": lambda side: side.ended.pk,
     "api/v1/me/subscriptions/<uuid:pk>": lambda side: side.live.pk,
     "api/v1/me/consents/<uuid:pk>/resume": lambda side: side.paused.pk,
@@ -200,7 +210,14 @@ def side(app) -> Side:
         callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller()}, signer=signer,
     )  # fmt: skip
     made.sign_in()
+    publish()
     return made
+
+
+def publish() -> None:
+    """Everything written so far stands under the published checkpoint."""
+    Sequencer().run()
+    cosigning.run(now=int(timezone.now().timestamp()))
 
 
 # --- forms: what an honest browser posts -----------------------------------------------------------------------------------------
@@ -248,6 +265,7 @@ FORMS: dict[str, Form] = {
     "account": Form(lambda side: {"name": "김새봄", "language": "ko", "warn_at": "4"}),
     "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),
     "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
+    "verify": Form(lambda side: {"proof": SimpleUploadedFile("a.tlog-proof", b"c2sp.org/tlog-proof@v1")}),
 }
 
 

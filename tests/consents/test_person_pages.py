@@ -487,7 +487,7 @@ def test_the_certificate_names_who_answered_and_what_is_open(signed_in, person):
     assert "<svg viewBox" in page.content.decode()
     download = signed_in.get(address, {"format": "json"})
     assert download["Content-Disposition"].startswith("attachment")
-    paper = download.json()["certificate"]
+    paper = download.json()
     assert {"subscription.ended", "erasure.requested", "delivery.erased"} <= {
         entry["typ"] for entry in paper["log"]["entries"]
     }

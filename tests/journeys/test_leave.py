@@ -53,8 +53,10 @@ def test_leaving_reaches_everybody_and_the_number_drops(partners, browser_of, re
     file = json.loads(
         visitor.client.get(f"/me/subscriptions/{subscription.pk}/certificate/?format=json").content
     )
-    assert certified(file["jws"], client)["certificate"] == file["certificate"]
-    assert file["certificate"]["open"] == 0
+    signed = certified(file["jws"], client)["certificate"]
+    assert signed["parties"] == file["parties"] and signed["type"] == file["type"] == "certificate-of-ending"
+    assert file["open"] == 0 and len(file["evidence"]) >= 2
+    assert all(entry["typ"] for entry in file["log"]["entries"])
     assert application_of(person, client).get("me/summary")["operators_holding"] == 0
 
     # The regulator sees all of it, and no name.
