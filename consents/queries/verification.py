@@ -25,6 +25,12 @@ _REASONS: list[tuple[tuple[str, ...], Any]] = [
 ]  # fmt: skip
 
 
+_LABELS = {
+    "WITHOUT PROOF": gettext_lazy("증명이 없는 기록"),
+    "NOT PROVED": gettext_lazy("증명되지 않은 말"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     name: str
@@ -58,7 +64,8 @@ def program() -> bytes:
 def words() -> dict[str, Any]:
     """What the verifier in the browser needs: names of fields, reasons, and the policy."""
     reasons = [[list(keys), str(sentence)] for keys, sentence in _REASONS]
-    return {"fields": disclosures.names(), "reasons": reasons, "policy": policy_text() or ""}
+    labels = {name: str(label) for name, label in _LABELS.items()}
+    return {"fields": disclosures.names() | labels, "reasons": reasons, "policy": policy_text() or ""}
 
 
 def judged(file: bytes, own_policy: bytes | None, *, at: datetime.datetime) -> Answer:
@@ -82,7 +89,7 @@ def _row(parts: list[str], names: dict[str, str]) -> Row:
     name, rest = parts[0].strip(), parts[1:]
     if name in names:
         return Row(names[name], rest[-1])  # the meaning in English is for the command line
-    return Row(name, " ".join(part for part in rest if part))
+    return Row(str(_LABELS.get(name, name)), " ".join(part for part in rest if part))
 
 
 def _text(data: bytes, what: str) -> str:
