@@ -40,16 +40,14 @@ def _fonts() -> typst.Fonts:
     return typst.Fonts(include_system_fonts=False, include_embedded_fonts=True, font_paths=[str(folder)])
 
 
-def pdf(sheet: dict[str, Any], *, name: str, language: str, at: datetime.datetime) -> bytes:
-    """The sheet as PDF/UA, set with `templates/papers/<name>.typ`; `at` is the moment in its metadata. Raises CannotSet."""
+def pdf(sheet: dict[str, Any], *, template: str, language: str, at: datetime.datetime) -> bytes:
+    """The sheet as PDF/UA, set with a Typst file under `templates/`; `at` is the moment in its metadata. Raises CannotSet."""
     words = json.dumps({**sheet, "language": language}, ensure_ascii=False)
     if len(words.encode()) > LARGEST:
         raise CannotSet("too large")
     if not _places.acquire(blocking=False):
         raise CannotSet("too many at once")
-    future = _setters().submit(
-        _set, settings.BASE_DIR / "templates" / "papers", name, words, int(at.timestamp())
-    )
+    future = _setters().submit(_set, settings.BASE_DIR / "templates" / template, words, int(at.timestamp()))
     future.add_done_callback(lambda _done: _places.release())
     try:
         return future.result(timeout=SECONDS)
@@ -58,10 +56,10 @@ def pdf(sheet: dict[str, Any], *, name: str, language: str, at: datetime.datetim
         raise CannotSet(str(problem) or "too slow") from problem
 
 
-def _set(folder: Path, name: str, words: str, timestamp: int) -> bytes:
-    compiler = typst.Compiler(root=str(folder), font_paths=_fonts(), ignore_system_fonts=True)
+def _set(source: Path, words: str, timestamp: int) -> bytes:
+    compiler = typst.Compiler(root=str(source.parent), font_paths=_fonts(), ignore_system_fonts=True)
     return compiler.compile(  # type: ignore[return-value]
-        str(folder / f"{name}.typ"),
+        str(source),
         format="pdf",
         sys_inputs={"words": words},
         pdf_standards="ua-1",

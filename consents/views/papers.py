@@ -52,7 +52,7 @@ def _sheet(request, mine, paper, name, *, at):
     language = "en" if get_language() == "en" else "ko"
     try:
         sheet = certificates.sheet(mine, paper, at=at)
-        pdf = typesetting.pdf(sheet, name="certificate", language=language, at=at)
+        pdf = typesetting.pdf(sheet, template="papers/certificate.typ", language=language, at=at)
     except typesetting.CannotSet:
         words = _(
             "지금은 PDF를 만들지 못해요. 조금 뒤에 다시 하거나, 이 페이지를 인쇄하거나, JSON 파일을 받아 주세요."

@@ -262,8 +262,8 @@ def test_the_sheet_is_a_pdf_in_the_persons_language_with_its_own_letters(signed_
 def test_the_same_words_are_the_same_bytes(person):
     subscription, at = ended(person), timezone.now()
     sheet = certificates.sheet(subscription, certificates.certificate(subscription, at=at), at=at)
-    first = typesetting.pdf(sheet, name="certificate", language="ko", at=at)
-    assert first == typesetting.pdf(sheet, name="certificate", language="ko", at=at)
+    first = typesetting.pdf(sheet, template="papers/certificate.typ", language="ko", at=at)
+    assert first == typesetting.pdf(sheet, template="papers/certificate.typ", language="ko", at=at)
 
 
 def test_what_somebody_wrote_is_never_a_command(person):
@@ -278,13 +278,14 @@ def test_what_somebody_wrote_is_never_a_command(person):
     subscription.refresh_from_db()
     subscription.person.name = evil
     sheet = certificates.sheet(subscription, certificates.certificate(subscription, at=at), at=at)
-    assert typesetting.pdf(sheet, name="certificate", language="ko", at=at).startswith(b"%PDF")
+    assert typesetting.pdf(sheet, template="papers/certificate.typ", language="ko", at=at).startswith(b"%PDF")
 
 
 def test_a_sheet_of_many_parties_is_cut_and_says_so(person, monkeypatch):
     monkeypatch.setattr(certificates, "MOST", 3)
     subscription, at = ended(person), timezone.now()
-    sheet = certificates.sheet(subscription, certificates.certificate(subscription, at=at), at=at)
+    with translation.override("ko"):
+        sheet = certificates.sheet(subscription, certificates.certificate(subscription, at=at), at=at)
     assert len(sheet["entries"]["rows"]) == 3 and any("3개까지만" in line for line in sheet["notice"])
 
 
@@ -292,7 +293,9 @@ def test_a_sheet_is_bounded_in_size_time_and_number(signed_in, person, monkeypat
     subscription, at = ended(person), timezone.now()
     sheet = certificates.sheet(subscription, certificates.certificate(subscription, at=at), at=at)
     with pytest.raises(typesetting.CannotSet, match="large"):
-        typesetting.pdf({**sheet, "lead": "가" * 400_000}, name="certificate", language="ko", at=at)
+        typesetting.pdf(
+            {**sheet, "lead": "가" * 400_000}, template="papers/certificate.typ", language="ko", at=at
+        )
 
     go = threading.Event()
     monkeypatch.setattr(typesetting, "SECONDS", 0.05)
@@ -304,7 +307,7 @@ def test_a_sheet_is_bounded_in_size_time_and_number(signed_in, person, monkeypat
         seen = set()
         for _ in range(typesetting.AT_ONCE + typesetting.WAITING + 1):
             with pytest.raises(typesetting.CannotSet) as refused:
-                typesetting.pdf(sheet, name="certificate", language="ko", at=at)
+                typesetting.pdf(sheet, template="papers/certificate.typ", language="ko", at=at)
             seen.add(str(refused.value))
     finally:
         go.set()
