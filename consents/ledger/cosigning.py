@@ -47,6 +47,9 @@ class Report:
     troubles: dict[str, str] = field(default_factory=dict)
     ahead: dict[str, str] = field(default_factory=dict)
     disputed: set[int] = field(default_factory=set)  # sizes from which a witness says we do not continue
+    refused: set[str] = field(
+        default_factory=set
+    )  # witnesses that will not sign this checkpoint, however often asked
     busy: bool = False
 
 
@@ -127,6 +130,8 @@ async def _ask(session, witness: notes.Witness, newest, report: Report, old: int
             reply = await _submit(session, witness, newest, old)
         if reply.status == 422:
             report.disputed.add(old)
+        if reply.status in (400, 403, 404, 422):
+            report.refused.add(witness.name)
         if reply.status != 200:
             raise notes.BadNote(f"it answered {reply.status}")
         report.fresh += _checked(reply.body, witness, newest, now)

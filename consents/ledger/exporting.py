@@ -1,11 +1,15 @@
 """The published log as files for any static host: the same bytes that /log/ serves."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from . import notes, proofs, tiles
 
 BATCH = 256  # files written at a time
+TIMELESS = (
+    946_684_800  # what a host would tell of a tile as Last-Modified: 2000-01-01, and not when somebody acted
+)
 
 
 class NotPossible(Exception):
@@ -24,6 +28,8 @@ def export(folder: Path, *, progress: Callable[[int], object] = lambda done: Non
     for batch in tiles.batches(tiles.all_paths(shown.checkpoint.size), BATCH):
         missing = [address for address in batch if not (folder / address).exists()]
         target.write({address: source.read(address) for address in missing})
+        for address in missing:
+            os.utime(folder / address, (TIMELESS, TIMELESS))
         written += len(missing)
         progress(len(batch))
     target.write({tiles.CHECKPOINT: shown.note.encode()})

@@ -38,12 +38,16 @@ def cosign(*, at: datetime.datetime) -> int:
         if damaged:
             _remake(at=at)
         return 0
-    ahead = [
+    findings = [
         {"code": "witness_ahead", "witness": name, "detail": f"{name}: {trouble}"[:300]}
         for name, trouble in report.ahead.items()
+    ] + [
+        {"code": "witness_refuses", "witness": name, "detail": f"{name}: {trouble}"[:300]}
+        for name, trouble in report.troubles.items()
+        if name in report.refused
     ]
     if not report.busy:
-        _remember(Verification.Kind.WITNESS, ahead, size=report.published, at=at)
+        _remember(Verification.Kind.WITNESS, findings, size=report.published, at=at)
     return report.published
 
 
