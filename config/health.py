@@ -10,10 +10,12 @@ from django.core import checks
 from django.db import DatabaseError, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from consents import access
+from consents.queries import integrity
 
 SIMILAR = "SELECT similarity('자율', '자율')"
 
@@ -34,7 +36,8 @@ def readyz(request: HttpRequest) -> JsonResponse:
     findings = {name: _finding(part) for name, part in PARTS.items()}
     ready = set(findings.values()) == {"ok"}
     return JsonResponse(
-        {"status": "ok" if ready else "unavailable", **findings}, status=200 if ready else 503
+        {"status": "ok" if ready else "unavailable", **findings, "witness": _witness()},
+        status=200 if ready else 503,
     )
 
 
@@ -76,11 +79,28 @@ def _broker() -> bool:
         return bool(client.ping())
 
 
+def _ledger() -> bool:
+    """No check of the log has found anything, and nothing waits for its place longer than was promised."""
+    _waiting, oldest = integrity.pending()
+    found = any(row.findings for row in integrity.newest_checks())
+    return not found and not integrity.is_overdue(oldest, at=timezone.now())
+
+
+def _witness() -> str:
+    """Being unwitnessed is said and is no reason for 503: people must be able to withdraw while the regulator's witness
+    is away. What they do is promised and ordered; it is published when the witness is back."""
+    try:
+        return "late" if integrity.witnessing_now().late(at=timezone.now()) else "ok"
+    except (DatabaseError, OSError):
+        return "unknown"
+
+
 PARTS: dict[str, Callable[[], bool]] = {
     "database": _database,
     "migrations": _migrations,
     "korean": _korean,
     "broker": _broker,
+    "ledger": _ledger,
 }
 
 

@@ -4,7 +4,19 @@ from django.urls import include, path
 from django.views.i18n import set_language
 
 from config import health
-from consents.views import account, desk, join, log, oversight, papers, person, public, start, verify
+from consents.views import (
+    account,
+    desk,
+    integrity,
+    join,
+    log,
+    oversight,
+    papers,
+    person,
+    public,
+    start,
+    verify,
+)
 
 urlpatterns = [
     # the public
@@ -50,7 +62,12 @@ urlpatterns = [
     path("oversight/", oversight.oversight, name="oversight"),
     path("oversight/entries/<uuid:event_id>/", oversight.entry, name="entry"),
     path("oversight/entries/<uuid:event_id>/reveal/", oversight.reveal, name="reveal"),
+    path("oversight/entries/<uuid:event_id>/proof/", integrity.oversight_proof, name="oversight_proof"),
     path("oversight/overdue/", oversight.overdue, name="overdue"),
+    path("oversight/integrity/", integrity.integrity, name="integrity"),
+    path("oversight/integrity/consistency/", integrity.consistency, name="consistency"),
+    path("oversight/integrity/check/", integrity.check_integrity, name="check_integrity"),
+    path("oversight/integrity/acknowledge/", integrity.acknowledge_integrity, name="acknowledge_integrity"),
     # the operator's or source's admin
     path("desk/", desk.desk, name="desk"),
     path("desk/deliveries/", desk.desk_deliveries, name="desk_deliveries"),

@@ -162,7 +162,7 @@ def navigation(request) -> dict:
     who = role(user) if user is not None else None
     links = {
         PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
-        REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue")],
+        REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue"), (_("기록 검증"), "integrity")],
         OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries")],
         None: [(pgettext("여럿", "마이데이터 회사"), "operators"), (pgettext("여럿", "서비스"), "services")],
     }[who]  # fmt: skip

@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from consents import accounts, lifecycle, propagation, requests, speedbump
+from consents import accounts, lifecycle, mail, propagation, requests, speedbump
 from consents.actors import Actor
 from consents.ledger import erasing, upkeep
 from consents.ledger import monitor as own_monitor
@@ -51,8 +51,10 @@ def cosign() -> int:
 
 @shared_task
 def monitor() -> int:
-    """Verify what is published, from its files alone; returns how many entries hold."""
-    found = own_monitor.watch(at=own_monitor.clock())
+    """Verify what is published, from its files alone, and tell when nobody witnesses; returns how many entries hold."""
+    at = own_monitor.clock()
+    found = own_monitor.watch(at=at)
+    mail.tell_unwitnessed(at=at)
     return found.size if found else 0
 
 

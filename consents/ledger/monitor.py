@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 RUNNING = 7304  # advisory lock
 MEMORY = ".monitor.json"  # in the folder of the log; /log/ serves it to nobody
 BATCH = 16_384  # leaves hashed at a time
+AT_ONCE = 1_000_000  # old leaves hashed again when somebody waits for the answer
 SWEEP = 200_000  # old leaves hashed again in a run, until all of them are
 EVERY = datetime.timedelta(days=1)  # from one hashing of everything to the next
 ROW_LASTS = datetime.timedelta(hours=1)  # checks with the same outcome share a row for so long
@@ -109,7 +110,7 @@ def clock() -> datetime.datetime:
 def watch(*, at: datetime.datetime, full: bool = False, read: Read | None = None) -> Verification | None:
     """Verify what is published now, and every promise; None where another one is just doing that.
 
-    `full` hashes everything again at once, not only what is new. `read` answers a published file by its address (default:
+    `full` hashes again at once, from the beginning, up to AT_ONCE entries, not only what is new. `read` answers a published file by its address (default:
     the folder of the log). Safe to run twice at once."""
     with _alone() as alone:
         if not alone:
@@ -147,6 +148,12 @@ def remembered(*, at: datetime.datetime, findings: list[Finding]) -> Memory | No
     return memory
 
 
+def held(*, at: datetime.datetime) -> list[Finding]:
+    """What stays red until a person acknowledges it."""
+    memory = remembered(at=at, findings=[])
+    return memory.held if memory else []
+
+
 def acknowledge(*, reason: str, by, at: datetime.datetime) -> int:
     """A person has looked into what is held and says why it may go; answers how many. What is still so comes back."""
     with _alone() as alone:
@@ -162,14 +169,19 @@ def acknowledge(*, reason: str, by, at: datetime.datetime) -> int:
         return gone
 
 
-def told(since: str, *, at: datetime.datetime) -> bool:
-    """Whether it is still to be told that nobody has witnessed since then; an empty text: somebody has again."""
+def is_told(since: str, *, at: datetime.datetime) -> bool:
+    """Whether the regulator knows already that nobody has witnessed since then."""
     memory = remembered(at=at, findings=[])
-    if memory is None or memory.told == since:
-        return False
-    memory.told = since
-    proofs.directory().write({MEMORY: memory.text().encode()})
-    return bool(since)
+    return memory is None or memory.told == since
+
+
+def note_told(since: str, *, at: datetime.datetime) -> None:
+    """Remember that it was told; an empty text: somebody has witnessed again."""
+    with _alone() as alone:
+        memory = remembered(at=at, findings=[]) if alone else None
+        if memory is not None:
+            memory.told = since
+            proofs.directory().write({MEMORY: memory.text().encode()})
 
 
 def _verify(memory: Memory, read: Read, *, at: datetime.datetime, full: bool) -> list[Finding]:
@@ -278,7 +290,8 @@ def _sweep(memory: Memory, read: Read, *, at: datetime.datetime, full: bool) -> 
     if not memory.size or not (full or memory.sweep.size or last is None or at - last >= EVERY):
         return
     edge = tiles.Edge() if full else memory.sweep.copy()
-    end = memory.size if full else min(memory.size, edge.size - edge.size % tiles.WIDTH + SWEEP)
+    step = AT_ONCE if full else SWEEP
+    end = min(memory.size, edge.size - edge.size % tiles.WIDTH + step)
     _walk(edge, end, memory.size, read)
     if edge.size < memory.size:
         memory.sweep = edge

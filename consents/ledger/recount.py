@@ -116,13 +116,17 @@ def run(*, progress: Callable[[int], object] = lambda entries: None) -> Report:
     _look_at_rest(report, at)
     report.close()
     report.seconds = time.monotonic() - started
+    _remember(report, at)
+    return report
+
+
+def _remember(report: Report, at: datetime.datetime) -> None:
     for finding in report.findings:
         log.error("the log in the database is not right", **finding)
     Verification.objects.create(
         id=uuid7(), kind=Verification.Kind.NIGHTLY, started_at=at, finished_at=monitor.clock(), size=report.entries,
         root_hash=report.root, findings=report.findings,
     )  # fmt: skip
-    return report
 
 
 def _published(report: Report) -> notes.Checkpoint | None:
@@ -160,7 +164,9 @@ def _count(report: Report, shown: notes.Checkpoint | None, signed: signer.State 
     with ours.cursor() as cursor:
         cursor.execute("SELECT coalesce(max(leaf_index) + 1, 0) FROM ledger.leaf")
         (leaves,) = cursor.fetchone()
-        cursor.execute("SELECT tree_size FROM ledger.checkpoint WHERE tree_size > %s LIMIT %s", [leaves, MOST + 1])
+        cursor.execute(
+            "SELECT tree_size FROM ledger.checkpoint WHERE tree_size > %s LIMIT %s", [leaves, MOST + 1]
+        )
         for (size,) in cursor.fetchall():
             report.find("checkpoint_beyond", f"{size} > {leaves}")
     if signed and signed.size > leaves:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, F, Min, Q
+from django.utils import timezone
 
 from consents import ledger
 from consents.models import Delivery, EntryIndex, LedgerEntry
 from providers import signing
 from providers.models import Organization
 
-from . import duties, official, paging
+from . import duties, integrity, official, paging
 from .disclosures import Value, in_words
 
 RELATED = 50
@@ -87,6 +88,7 @@ class Detail:
     related: list[Row]
     more_related: bool
     has_person: bool
+    place: integrity.Place
 
 
 def entry(event_id: uuid.UUID) -> Detail | None:
@@ -113,6 +115,7 @@ def entry(event_id: uuid.UUID) -> Detail | None:
         related=related[:RELATED],
         more_related=len(related) > RELATED,
         has_person=index.person_id is not None,
+        place=integrity.place(event_id, bytes(logged.leaf_hash), logged.created_at, at=timezone.now()),
     )
 
 

@@ -134,6 +134,8 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "oversight, wrong filter": (REGULATOR, "/oversight/?operator=nobody", 400),
     "entry": (REGULATOR, any_entry, 200),
     "overdue": (REGULATOR, "/oversight/overdue/", 200),
+    "integrity": (REGULATOR, "/oversight/integrity/", 200),
+    "integrity, no such size": (REGULATOR, "/oversight/integrity/consistency/?old=1&new=1", 400),
     "desk": (DESK, "/desk/", 200),
     "desk by hand": (DESK2, "/desk/", 200),
     "desk deliveries": (DESK, "/desk/deliveries/", 200),
@@ -141,7 +143,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
 }
 IN_ENGLISH_TOO = [
     "home", "service", "sign in", "sign up", "me", "subscription, still held", "end", "certificate", "history", "notices",
-    "speed bump", "ask", "oversight", "entry", "overdue", "desk by hand", "not found",
+    "speed bump", "ask", "oversight", "entry", "overdue", "integrity", "desk by hand", "not found",
 ]  # fmt: skip
 
 
