@@ -83,6 +83,12 @@ def settling(
             worker.join()
 
 
+def analyze() -> None:
+    """Tell the planner what is there now: it has seen empty tables only."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
 def _await_all(pipes: list[Connection], progress: Callable[[int], object]) -> None:
     working: list[Any] = list(pipes)
     while working:

@@ -21,14 +21,20 @@ from .findings import Findings
 
 BATCH = 4096  # entries in memory
 
+# The batch first, whatever the planner thinks of tables that have just been filled.
 _LEAVES = """
-SELECT leaf_index, leaf.event_id, entry, event_type, leaf.leaf_hash FROM ledger.leaf LEFT JOIN ledger.event USING (event_id)
-WHERE leaf_index > %s ORDER BY leaf_index LIMIT %s
+WITH batch AS MATERIALIZED (
+  SELECT leaf_index AS place, event_id, leaf_hash FROM ledger.leaf WHERE leaf_index > %s ORDER BY leaf_index LIMIT %s
+)
+SELECT place, batch.event_id, entry, event_type, batch.leaf_hash, false FROM batch LEFT JOIN ledger.event USING (event_id)
+ORDER BY place
 """
 _WAITING = """
-SELECT place, pending.event_id, entry, event_type, leaf_hash FROM ledger.pending LEFT JOIN ledger.event USING (event_id)
-WHERE place > %s AND NOT EXISTS (SELECT 1 FROM ledger.leaf WHERE leaf.event_id = pending.event_id)
-ORDER BY place LIMIT %s
+WITH batch AS MATERIALIZED (
+  SELECT place, event_id FROM ledger.pending WHERE place > %s ORDER BY place LIMIT %s
+)
+SELECT place, batch.event_id, entry, event_type, event.leaf_hash, leaf.event_id IS NOT NULL
+FROM batch LEFT JOIN ledger.event USING (event_id) LEFT JOIN ledger.leaf USING (event_id) ORDER BY place
 """
 _ASTRAY = """
 SELECT event_id FROM ledger.event WHERE NOT EXISTS (SELECT 1 FROM ledger.leaf WHERE leaf.event_id = event.event_id)
@@ -70,6 +76,8 @@ class Counts:
 def read(found: Findings, *, progress: Callable[[int], object]) -> Counts:
     """Note every entry that can be read in `replay_said`; what is wrong goes into `found`."""
     counts = Counts()
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
     for batch in _batches():
         known = _disclosed([event_id for _place, event_id, *_ in batch])
         rows = []
@@ -87,6 +95,7 @@ def read(found: Findings, *, progress: Callable[[int], object]) -> Counts:
         _note(rows)
         progress(len(batch))
     with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = on")
         cursor.execute(_ASTRAY)
         for (event_id,) in cursor.fetchall():
             counts.entries += 1
@@ -99,8 +108,9 @@ def _batches() -> Iterator[list[tuple]]:
     for statement in (_LEAVES, _WAITING):
         last = -1
         while batch := _fetched(statement, (last, BATCH)):
-            yield batch
             last = batch[-1][0]
+            # Enqueued again by a restored dump: what has its leaf was read there.
+            yield [row[:5] for row in batch if not row[5]]
 
 
 def _fetched(statement: str, params: tuple) -> list[tuple]:

@@ -92,6 +92,7 @@ class Command(BaseCommand):
                 self._seed(few, seed, now, keys)
         except bulk.Failed as failure:
             raise CommandError(str(failure)) from failure
+        bulk.analyze()
 
     def _market(self, now: datetime.datetime) -> dict[str, ECKey]:
         """Organizations, services, terms and channels; what an interrupted seed has left of them is used."""

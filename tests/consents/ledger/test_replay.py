@@ -432,6 +432,16 @@ def test_an_entry_without_a_place_is_named(lived):
     assert "is neither in the tree nor waiting for it" in str(replay.run())
 
 
+def test_what_a_restored_dump_enqueues_again_is_read_once(lived, monkeypatch):
+    into_the_tree()
+    entries_before = LedgerEntry.objects.count()
+    sql("INSERT INTO ledger.pending (event_id) SELECT event_id FROM ledger.event")
+    factories.joined(lived.person, at=lived.joined_at + 200 * HOUR)
+    monkeypatch.setattr("consents.ledger.replay.reading.BATCH", 4)
+    report = replay.run()
+    assert report.ok and report.entries == LedgerEntry.objects.count() > entries_before, str(report)
+
+
 def said_again(typ: str, **changes) -> None:
     """A second entry of a type, sealed by somebody who has all keys: with the first one's values, but for `changes`."""
     ((event_id,),) = sql("SELECT event_id FROM ledger.event WHERE event_type = %s LIMIT 1", typ)
