@@ -3,7 +3,6 @@
 import base64
 import datetime
 import json
-import re
 
 import jwt
 import pytest
@@ -152,3 +151,80 @@ def test_the_end_that_the_calendar_brings_has_a_certificate_too(person):
     paper = certificates.certificate(subscription, at=timezone.now())
     assert paper.parties == []
     assert "subscription.ended" in {entry["typ"] for entry in paper.statement["log"]["entries"]}
+
+
+# --- ISO/IEC TS 27560 as the DPV guide has it ------------------------------------------------------------------------------------
+
+# Fields that the guide's tables call mandatory: of the record, of each process, of each party and of each event.
+RECORD = {
+    "dct:conformsTo", "dct:identifier", "record_id", "dpv:hasDataSubject", "dpv:hasNotice", "dct:language",
+    "dpv:hasDataController", "dpv:hasJurisdiction", "dpv:hasConsentControl", "dpv:hasProcess", "dpv:hasEntity",
+    "dpv:hasConsentStatus",
+}  # fmt: skip
+PROCESS = {
+    "dpv:hasPurpose", "dpv:hasPersonalData", "dpv:hasStorageCondition", "dpv:hasRecipient", "dpv:hasLegalBasis",
+    "dpv:hasConsentStatus",
+}  # fmt: skip
+PARTY = {"@id", "@type", "dpv:hasName", "dpv:hasIdentifier", "schema:contactPoint"}
+EVENT = {"@type", "dpv:isIndicatedAtTime", "dpv:isIndicatedBy", "dpv:hasDuration"}
+
+
+def test_no_mandatory_field_of_the_guide_is_missing_or_empty(person):
+    document = screens.receipt(factories.joined(person)).document
+    assert document["@type"] == "dpv:ConsentRecord"
+    assert document["dct:conformsTo"] == "https://w3id.org/dpv/schema/dpv-27560#record"
+    assert not [name for name in RECORD if not document.get(name)]
+    for process in document["dpv:hasProcess"]:
+        assert not [name for name in PROCESS - {"dpv:hasPersonalData"} if not process.get(name)]
+        kinds = {condition["@type"] for condition in process["dpv:hasStorageCondition"]}
+        assert kinds == {"dpv:StorageDuration", "dpv:StorageLocation"}
+    for party in document["dpv:hasEntity"]:
+        assert not [name for name in PARTY if not party.get(name)]
+    given = document["dpv:hasConsentStatus"][0]
+    assert given["@type"] == "dpv:ConsentGiven" and not [name for name in EVENT if not given.get(name)]
+
+
+def test_every_organization_of_a_process_is_described_once(person):
+    document = screens.receipt(factories.joined(person)).document
+    described = [party["dpv:hasIdentifier"] for party in document["dpv:hasEntity"]]
+    assert len(described) == len(set(described))
+    named = {
+        process[role]["dct:identifier"]
+        for process in document["dpv:hasProcess"]
+        for role in ("dpv:hasDataController", "dpv:hasRecipient", "dpv:hasDataSource")
+        if role in process
+    }
+    assert named == set(described)
+
+
+def test_the_record_is_tied_to_the_log(person, settings):
+    from consents.models import EntryIndex, LedgerEntry
+
+    subscription = factories.joined(person)
+    entry = EntryIndex.objects.get(typ="subscription.joined", subscription=subscription)
+    assert screens.receipt(subscription).document["tlog:entry"] == {
+        "@id": f"urn:uuid:{entry.event_id}",
+        "dct:type": "subscription.joined",
+        "tlog:origin": settings.LEDGER_ORIGIN,
+        "tlog:leafHash": base64.b64encode(
+            bytes(LedgerEntry.objects.get(pk=entry.event_id).leaf_hash)
+        ).decode(),
+        "tlog:mergeDelay": 300,
+    }
+
+
+def test_the_signature_of_the_record_covers_the_whole_of_it(person):
+    subscription = factories.joined(person)
+    document = screens.receipt(subscription).document
+    compact = receipts.signed(document, subject=person.subject_id, name="receipt", at=timezone.now())
+    assert opened(compact)[1]["receipt"] == json.loads(json.dumps(document))
+
+
+def test_the_receipt_page_costs_the_same_however_much_happened(person, django_assert_num_queries):
+    subscription = factories.joined(person)
+    with django_assert_num_queries(4):
+        screens.receipt(subscription)
+    for _ in range(3):
+        factories.joined(person)
+    with django_assert_num_queries(4):
+        screens.receipt(subscription)

@@ -106,6 +106,17 @@ def test_receipts_have_a_key_of_their_own():
     assert all(set(k) == {"kty", "crv", "x", "y", "kid", "use", "alg"} for k in published)
 
 
+def test_the_same_receipt_is_the_same_bytes_and_reads_to_pyjwt():
+    claims = {"iss": "https://consent.example.kr", "이름": "값", "sd": ["x"] * 30}
+    compact = signing.sign_receipt(claims)
+    assert compact == signing.sign_receipt(dict(reversed(claims.items())))
+    assert compact.split(".")[:2] != signing.sign_receipt(claims | {"sd": []}).split(".")[:2]
+    key = next(
+        k for k in signing.public_jwks()["keys"] if k["kid"] == jwt.get_unverified_header(compact)["kid"]
+    )
+    assert jwt.decode(compact, jwt.PyJWK(key).key, ["ES256"]) == claims
+
+
 def test_a_retired_key_stays_published(keys):
     old = jwt.get_unverified_header(signing.sign_set({}))["kid"]
     (keys / "set.pem").rename(keys / "set.2026-11.pem")

@@ -381,3 +381,49 @@ def test_a_key_is_forgotten_after_a_day(mine, person, subscription):
     IdempotencyKey.objects.update(created_at=timezone.now() - datetime.timedelta(hours=25))
     assert mine.post(f"me/consents/{consent.pk}/resume", Idempotency_Key="k").json()["state"] == "active"
     assert idempotency.forget_old(at=timezone.now() + datetime.timedelta(days=2)) == 1
+
+
+# --- receipts and proofs of single facts ---------------------------------------------------------------------------------------
+
+
+def test_a_fact_is_receipted_at_once_and_proved_when_it_is_published(mine, person, subscription):
+    from consents.ledger import notes, proofs
+    from consents.models import EntryIndex, LedgerEntry
+    from tests.consents.surface import publish
+
+    entry = EntryIndex.objects.get(typ="subscription.joined")
+    receipt = mine.get(f"me/entries/{entry.event_id}/receipt").json()
+    assert set(receipt) == {"id", "standing", "at", "receipt"} and receipt["standing"] == "promised"
+    assert payload_of(receipt["receipt"])["jti"] == str(entry.event_id)
+    early = mine.get(f"me/entries/{entry.event_id}/proof")
+    problem(early, 409, "not-yet")
+    assert 60 <= int(early["Retry-After"]) <= 301
+    publish()
+    given = mine.get(f"me/entries/{entry.event_id}/proof")
+    assert given["Content-Type"] == "text/plain; charset=utf-8" and given["X-Request-Id"]
+    assert given["Cache-Control"] == "no-store, private"
+    leaf = bytes(LedgerEntry.objects.get(pk=entry.event_id).leaf_hash)
+    notes.Proof.parse(given.content.decode()).verify(leaf, proofs.policy())
+    again = mine.get(f"me/entries/{entry.event_id}/receipt").json()
+    assert again["standing"] == "in" and again["receipt"] == receipt["receipt"]
+
+
+def test_another_persons_fact_has_no_receipt_and_no_proof(mine):
+    from consents.models import EntryIndex
+
+    factories.joined(factories.PersonFactory())
+    foreign = EntryIndex.objects.filter(typ="subscription.joined").latest("seq").event_id
+    for event_id in (foreign, uuid.uuid4()):
+        for what in ("receipt", "proof"):
+            problem(mine.get(f"me/entries/{event_id}/{what}"), 404, "not-found")
+
+
+def test_a_log_that_cannot_be_read_is_said_to_the_program(mine, subscription, published_log):
+    from consents.models import EntryIndex
+
+    published_log.mkdir(parents=True, exist_ok=True)
+    (published_log / "checkpoint").write_text("not a checkpoint")
+    (published_log / "policy.txt").write_text("neither a policy")
+    event_id = EntryIndex.objects.get(typ="subscription.joined").event_id
+    problem(mine.get(f"me/entries/{event_id}/proof"), 503, "log-unreadable")
+    assert mine.get(f"me/entries/{event_id}/receipt").json()["standing"] == "unknown"
