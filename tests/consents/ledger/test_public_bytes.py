@@ -69,7 +69,7 @@ def crawled(city, published_log, settings) -> Iterator[Crawled]:
         found = Crawled()
         found.size = Sequencer().run().size
         private = Ed25519PrivateKey.generate()
-        key = notes.Key.of(private, name="regulator.portal.example/w", kind=notes.COSIGNATURE)
+        key = notes.Key.of(private, name="w1.witness.example/1", kind=notes.COSIGNATURE)
         log_key = proofs.policy().logs[0]
         settings.LEDGER_POLICY.write_text(f"log {log_key}\nwitness w {key}\nquorum w\n")
         with connection.cursor() as cursor:
@@ -244,7 +244,7 @@ def no_id_of_ours_is_in_it(found: Crawled) -> None:
     """Of every row of every table but the log's own random ones; as text, bare, as bytes or in base64."""
     text = "\n".join(entry.decode() for entry in found.entries) + found.files["checkpoint"].decode()
     shown = {uuid.UUID(one) for one in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)}
-    assert len(shown) == found.size and len(found.known_ids) > 3000
+    assert len(shown) == found.size and len(found.known_ids) > 1000
     assert not shown & found.known_ids
     assert not {str(person.subject_id) for person in Person.objects.all()} & {str(one) for one in shown}
     bare = set(re.findall(r"(?=([0-9a-f]{32}))", text))
@@ -265,7 +265,7 @@ def no_moment_is_in_it(found: Crawled) -> None:
     bare = re.sub(r'"id":"[^"]*"', "", text)
     numbers = set(re.findall(r"\d{5,}", bare))
     assert not {number for number in numbers if len(number) >= 10}, "no epoch"
-    assert len(found.moments) > 2000
+    assert len(found.moments) > 1000
     for moment in found.moments:
         seconds = moment.timestamp()
         assert not {str(int(seconds)), str(int(seconds * 1000)), str(int(seconds * 1_000_000))} & numbers

@@ -146,8 +146,10 @@ def prepare(watch: Watch) -> dict:
     return {}
 
 
-def write(watch: Watch, *, acts: int, seed: int, stop: str = "", hold: float = 0.0) -> dict:
-    """So many acts of one to four entries each; some hold their transaction open, some roll back. Leaf hashes by act."""
+def write(watch: Watch, *, acts: int, seed: int, stop: str = "", hold: float = 0.0, until: str = "") -> dict:
+    """So many acts of one to four entries each; some hold their transaction open, some roll back. Leaf hashes by act.
+
+    Each is committed only when there is a file `until`."""
     from django.db import transaction
 
     from consents import ledger
@@ -166,7 +168,9 @@ def write(watch: Watch, *, acts: int, seed: int, stop: str = "", hold: float = 0
                 )
                 if hold and rng.random() < 0.3:
                     time.sleep(rng.random() * hold)
-                if rng.random() < 0.1:
+                while until and not Path(until).exists():
+                    time.sleep(0.02)
+                if rng.random() < 0.1 and not until:
                     raise _Undone
             kept.append([entry.leaf_hash.hex() for entry in sealed])
         if hold:
