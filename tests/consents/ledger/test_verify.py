@@ -203,6 +203,23 @@ def test_unknown_signatures_are_ignored_and_known_false_ones_refuse():
             judged(log, log.proof(1, note=f"{note}{known}\n"))
 
 
+@pytest.mark.parametrize("line", ["extension\n", "\n", "\n\n", " \n"])
+def test_a_checkpoint_with_extension_lines_is_refused_however_well_signed(line):
+    log = three()
+    text = notes.Note.parse(log.checkpoint()).text + line
+    note = notes.Note(
+        text,
+        (
+            notes.note_signature(log.key, name=ORIGIN, text=text),
+            notes.cosignature(log.witnesses["w1"], name="w1.example", text=text, time=SEEN),
+        ),
+    )
+    with pytest.raises(verify.Invalid, match="three lines"):
+        judged(log, log.proof(1, note=str(note)))
+    with pytest.raises(notes.BadNote, match="three lines"):
+        notes.opened(note, notes.Policy.parse(log.policy))
+
+
 @pytest.mark.parametrize("time", [0, 1, SEEN + 86_400, 2**40, 2**63 - 1])
 def test_a_witness_cannot_have_seen_it_at_a_time_that_cannot_be(time):
     log = three()
