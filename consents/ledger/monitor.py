@@ -192,7 +192,7 @@ def _verify(memory: Memory, read: Read, *, at: datetime.datetime, full: bool) ->
     except tiles.NoTile:
         if not max(_anchors(memory)):
             return _settle(memory, read, at=at)  # nothing was ever published
-        return [{"code": "checkpoint_missing", "detail": "there was one before"}]
+        return [{"code": "checkpoint_missing", "detail": f"{max(_anchors(memory))} > 0"}]
     except proofs.NoPolicy as problem:
         return [{"code": "policy", "detail": str(problem)[:300]}]
     except (notes.BadNote, OSError) as problem:

@@ -264,6 +264,8 @@ FORMS: dict[str, Form] = {
     "answer_notice": Form(lambda side: {"answer": "kept"}),
     "account": Form(lambda side: {"name": "김새봄", "language": "ko", "warn_at": "4"}),
     "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),
+    "check_integrity": Form(lambda side: {}, button=True),
+    "acknowledge_integrity": Form(lambda side: {"reason": "백업을 되살리다 생긴 일로 확인했어요."}),
     "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
     "verify": Form(lambda side: {"proof": SimpleUploadedFile("a.tlog-proof", b"c2sp.org/tlog-proof@v1")}),
 }
