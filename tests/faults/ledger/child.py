@@ -226,6 +226,15 @@ def upkeep(
     return {"signed": signed, "published": published, **found}
 
 
+def page(watch: Watch, *, later: int = 0) -> dict:
+    """What the page about the log's integrity says of witnesses."""
+    from consents.queries import integrity
+
+    at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=later)
+    shown = integrity.overview(at=at)
+    return {"state": shown.witnessing.state, "late": shown.witnessing.late(at=at), "holds": shown.holds}
+
+
 def serve_signer(watch: Watch) -> dict:
     from django.conf import settings
 
@@ -269,7 +278,7 @@ def recount(watch: Watch) -> dict:
 
 
 ACTS: dict[str, Callable[..., dict]] = {
-    act.__name__: act for act in (prepare, write, sequence, upkeep, serve_signer, key, probe, recount)
+    act.__name__: act for act in (prepare, write, sequence, upkeep, page, serve_signer, key, probe, recount)
 }
 
 if __name__ == "__main__":

@@ -283,8 +283,12 @@ def a_witness_fails(
             check(bool(told["witness"]) == (mood == "ahead"), f"{mood}: {told['witness']}")
             if mood == "ahead":
                 check(told["witness"][0]["code"] == "witness_ahead", str(told["witness"]))
+            page = world.warm.do("page", later=1000)  # seconds: the alarm comes after fifteen minutes
+            check(page["late"] and page["holds"] == (mood != "ahead"), f"{mood}: the page says {page}")
             mock.moods["one"] = "good"
             check(not step(world, rng, reader, published=True)["witness"], f"after {mood}: still alarmed")
+            page = world.warm.do("page")
+            check(page["state"] == "seen" and not page["late"], f"after {mood}: the page says {page}")
             figures["moods"].append(mood)
         a_second_witness_is_ahead(world, rng, mock, reader, alone)
         act.kill()
