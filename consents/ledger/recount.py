@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -195,10 +196,22 @@ def _in_order(ours) -> Iterator[None]:
 
 def _stream(sql: str, parameters: list[Any], name: str, size: int = BATCH) -> Iterator[list[tuple]]:
     """Rows in batches by a cursor on the server, in binary: a million entries do not come to lie in memory."""
-    raw = connections[settings.LEDGER_ALIAS].connection
+    return _batches(connections[settings.LEDGER_ALIAS].connection, sql, parameters, name, size)
+
+
+def _batches(raw, sql: str, parameters: list[Any], name: str, size: int) -> Iterator[list[tuple]]:
     with raw.cursor(name=name, binary=True) as cursor:
         cursor.execute(sql, parameters)
         while rows := cursor.fetchmany(size):
+            yield rows
+
+
+def _ahead(batches: Iterator[list[tuple]]) -> Iterator[list[tuple]]:
+    """The same batches; while one is hashed here, the database is already reading the next."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, [])
+        while rows := following.result():
+            following = pool.submit(next, batches, [])
             yield rows
 
 
@@ -227,7 +240,7 @@ def _grow(report: Report, leaves: int, marks: Iterator[Mark], published: int, pr
     """Hash all entries in their order; compare the root at every mark, and the tiles up to the published size."""
     edge, held = tiles.Edge(), _Held(published, report)
     mark = next(marks, None)
-    for rows in _stream(_ROWS_SQL, [leaves], "recounted_leaves"):
+    for rows in _ahead(_stream(_ROWS_SQL, [leaves], "recounted_leaves")):
         hashes, entries = _hashed(report, edge.size, rows)
         done = 0
         while done < len(hashes):
