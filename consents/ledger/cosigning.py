@@ -174,7 +174,9 @@ def _checked(body: bytes, witness: notes.Witness, newest, now: int) -> list[str]
 def _hold_what_was_ahead(report: Report, newest: SignedCheckpoint, policy: notes.Policy) -> None:
     """Whoever was ahead stays so until it cosigns what we have now: its silence must not let the log go on."""
     last = Verification.objects.filter(kind=Verification.Kind.WITNESS).first()
-    for finding in last.findings if last else []:
+    if last is None:
+        return
+    for finding in last.findings:
         witness = policy.witnesses.get(finding.get("witness", ""))
         if witness and not (
             _lines(witness.key).filter(tree_size=newest.tree_size, received_at__gte=last.finished_at).exists()
