@@ -208,10 +208,11 @@ def _batches(raw, sql: str, parameters: list[Any], name: str, size: int) -> Iter
 
 def _ahead(batches: Iterator[list[tuple]]) -> Iterator[list[tuple]]:
     """The same batches; while one is hashed here, the database is already reading the next."""
+    nothing: list[tuple] = []
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, batches, [])
+        following = pool.submit(next, batches, nothing)
         while rows := following.result():
-            following = pool.submit(next, batches, [])
+            following = pool.submit(next, batches, nothing)
             yield rows
 
 
