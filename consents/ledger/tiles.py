@@ -4,6 +4,7 @@ tile/<level>/<N>[.p/<W>]   256 hashes of 32 bytes, of complete subtrees of 256**
 tile/entries/<N>[.p/<W>]   256 entries, each behind its length as 16 bits, big-endian
 """
 
+import contextlib
 import functools
 import itertools
 import os
@@ -134,25 +135,21 @@ class Directory:
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Write files so that each appears whole or not at all, and lies on the disk when this returns."""
-        drafts: list[tuple[Path, Path]] = []
+        targets = [os.path.join(self.root, address) for address in files]  # plain text: these are many
+        folders = {os.path.dirname(target) for target in targets}
+        drafts = [f"{folder}/.{name}.{os.getpid()}" for folder, name in map(os.path.split, targets)]
         try:
-            for address, data in files.items():
-                target = self.root / address
-                draft = target.with_name(f".{target.name}.{os.getpid()}")
-                drafts.append((draft, target))
-                try:
-                    draft.write_bytes(data)
-                except FileNotFoundError:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    draft.write_bytes(data)
+            for folder in folders:
+                os.makedirs(folder, exist_ok=True)
             with ThreadPoolExecutor(8) as pool:  # the disk takes many at once
-                list(pool.map(_sync, (draft for draft, _target in drafts)))
-                for draft, target in drafts:
-                    draft.rename(target)
-                list(pool.map(_sync, {target.parent for _draft, target in drafts}))
+                list(pool.map(_write, drafts, files.values()))
+                for draft, target in zip(drafts, targets, strict=True):
+                    os.rename(draft, target)
+                list(pool.map(_sync, folders))
         except OSError:
-            for draft, _target in drafts:
-                draft.unlink(missing_ok=True)  # a full disk must not stay full because of us
+            for draft in drafts:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(draft)  # a full disk must not stay full because of us
             raise
 
     def forget_partials(self, before: int, size: int) -> None:
@@ -169,8 +166,16 @@ class Directory:
                             file.unlink(missing_ok=True)
 
 
-def _sync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
+def _write(draft: str, data: bytes) -> None:
+    with open(draft, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

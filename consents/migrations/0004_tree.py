@@ -11,15 +11,17 @@ ALTER TABLE ledger.pending RENAME TO pending_before;
 CREATE TABLE ledger.pending (
   place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   event_id uuid NOT NULL,
+  leaf_hash bytea NOT NULL,
   enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-INSERT INTO ledger.pending (event_id, enqueued_at)
-  SELECT event_id, enqueued_at FROM ledger.pending_before ORDER BY enqueued_at, event_id;
+INSERT INTO ledger.pending (event_id, leaf_hash, enqueued_at)
+  SELECT event_id, leaf_hash, enqueued_at FROM ledger.pending_before JOIN ledger.event USING (event_id)
+  ORDER BY enqueued_at, event_id;
 DROP TABLE ledger.pending_before;
 DROP TRIGGER z_enqueue ON ledger.event;
 CREATE OR REPLACE FUNCTION ledger.enqueue() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 BEGIN
-  INSERT INTO ledger.pending (event_id) SELECT event_id FROM fresh;
+  INSERT INTO ledger.pending (event_id, leaf_hash) SELECT event_id, leaf_hash FROM fresh;
   RETURN NULL;
 END $$;
 CREATE TRIGGER z_enqueue AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS fresh

@@ -535,7 +535,9 @@ def test_every_page_asks_twelve_queries_whatever_the_number_of_subscriptions(ali
         a
         for a in pages
         # files of the log: no queries at all, see tests/consents/ledger/test_log.py
-        if not a.path.startswith(("identity/", ".well-known", "healthz", "readyz", "language/", "api/", "log/"))
+        if not a.path.startswith(
+            ("identity/", ".well-known", "healthz", "readyz", "language/", "api/", "log/")
+        )
     ]
 
     def counts() -> dict[str, int]:

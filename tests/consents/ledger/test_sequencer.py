@@ -136,11 +136,29 @@ def test_what_is_restored_twice_is_ordered_once(db, now):
     Sequencer().run()
     size = Leaf.objects.count()
     with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO ledger.pending (event_id) SELECT event_id FROM ledger.leaf")
+        cursor.execute(
+            "INSERT INTO ledger.pending (event_id, leaf_hash) SELECT event_id, leaf_hash FROM ledger.leaf"
+        )
         cursor.execute("SELECT count(*) FROM ledger.pending")
         assert cursor.fetchone()[0] == size
+        cursor.execute(
+            "INSERT INTO ledger.pending (event_id, leaf_hash) SELECT event_id, leaf_hash FROM ledger.pending"
+        )
+    write(2, now)
     Sequencer().run()
-    assert Leaf.objects.count() == size
+    assert Leaf.objects.count() == size + 2
+
+
+def test_a_waiting_entry_that_was_changed_stops_the_log(db, now):
+    write(2, now)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE ledger.event DISABLE TRIGGER USER")
+        cursor.execute(
+            "UPDATE ledger.event SET entry = entry || ' ' WHERE event_id = (SELECT event_id FROM ledger.pending LIMIT 1)"
+        )
+    with pytest.raises(Stopped) as stopped:
+        Sequencer().run()
+    assert stopped.value.code == "rewritten"
 
 
 @pytest.mark.parametrize(
