@@ -233,7 +233,10 @@ def parse_key(text, kind):
 
 
 def parse_policy(text):
-    logs, witnesses, groups, quorum = [], {}, {}, None
+    logs: list = []
+    witnesses: dict = {}
+    groups: dict = {}
+    quorum = None
     for line in text.split("\n"):
         words = line.replace("\r", " ").replace("\t", " ").split(" ")
         words = [word for word in words if word]
@@ -316,7 +319,7 @@ def open_checkpoint(text, policy, now, quorum=True):
             signed = signed or key.name == origin
     if not signed:
         raise Invalid("the log has not signed this checkpoint")
-    seen = {}
+    seen: dict = {}
     for name, key in policy.witnesses.items():
         for signature in by(key):
             moment = int.from_bytes(signature[:8], "big")
@@ -394,7 +397,7 @@ def parse_disclosure(text):
 
 class Proved(NamedTuple):
     checkpoint: Checkpoint
-    index: int
+    index: int  # type: ignore[assignment]
     entry: Entry
     leaf: bytes
     fields: dict
@@ -473,12 +476,12 @@ def check_certificate(paper, policy, now):
 
 def compare(paper, proved):
     """The claims of a certificate that none of its proofs shows; raises Invalid where a proof says otherwise."""
-    parties = {}
+    parties: dict = {}
     for party in member(paper, "parties", list, "the certificate"):
         parties.setdefault(member(party, "jti", str, "a party"), party)
     if len(parties) != len(paper["parties"]):
         raise Invalid("the certificate names one message twice")
-    shown = set()  # what the proofs show: ("ended",) or (jti, step) or (jti, "evd", digest)
+    shown: set = set()  # what the proofs show: ("ended",) or (jti, step) or (jti, "evd", digest)
     subscription = member(paper, "subscription", str, "the certificate")
 
     def same(typ, name, said, found):
@@ -586,7 +589,8 @@ def read_tile(folder, level, n, width):
 
 
 def entries_of(folder, n, width):
-    data, place, found = read_tile(folder, "entries", n, width), 0, []
+    data, place = read_tile(folder, "entries", n, width), 0
+    found: list = []
     while place < len(data) and len(found) < width:
         length = int.from_bytes(data[place : place + 2], "big")
         found.append(data[place + 2 : place + 2 + length])
@@ -599,13 +603,15 @@ def entries_of(folder, n, width):
 def walk(folder, policy, now, since=None, leaf=None):
     """Recompute a copied log. Answers its checkpoint, how many entries of each type, and the entry with hash `leaf`."""
     checkpoint = open_checkpoint(read(folder / "checkpoint"), policy, now)
-    size, counts, found = checkpoint.size, collections.Counter(), None
+    size, found = checkpoint.size, None
+    counts: collections.Counter = collections.Counter()
     old = open_checkpoint(since, policy, now, quorum=False) if since is not None else None
     if old and (old.origin != checkpoint.origin or old.size > size):
         raise Invalid(
             f"the older checkpoint is of {old.origin} size {old.size}: the log has gone back, or is another"
         )
-    level, old_root = [], None  # roots of the tiles of 256
+    level: list = []  # roots of the tiles of 256
+    old_root = None
     for n in range(-(-size // 256)):
         width = min(256, size - n * 256)
         entries = entries_of(folder, n, width)

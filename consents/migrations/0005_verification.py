@@ -5,80 +5,115 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('consents', '0004_tree'),
+        ("consents", "0004_tree"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Cosignature',
+            name="Cosignature",
             fields=[
-                ('pk', models.CompositePrimaryKey('tree_size', 'key_name', 'key_id', 'cosigned_at', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('tree_size', models.BigIntegerField()),
-                ('key_name', models.TextField()),
-                ('key_id', models.BinaryField()),
-                ('cosigned_at', models.BigIntegerField(help_text='epoch seconds, as the witness signed them')),
-                ('line', models.TextField()),
-                ('received_at', models.DateTimeField()),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "tree_size",
+                        "key_name",
+                        "key_id",
+                        "cosigned_at",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tree_size", models.BigIntegerField()),
+                ("key_name", models.TextField()),
+                ("key_id", models.BinaryField()),
+                (
+                    "cosigned_at",
+                    models.BigIntegerField(help_text="epoch seconds, as the witness signed them"),
+                ),
+                ("line", models.TextField()),
+                ("received_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'ledger"."cosignature',
-                'managed': False,
+                "db_table": 'ledger"."cosignature',
+                "managed": False,
             },
         ),
         migrations.CreateModel(
-            name='Leaf',
+            name="Leaf",
             fields=[
-                ('leaf_index', models.BigIntegerField(primary_key=True, serialize=False)),
-                ('event_id', models.UUIDField(unique=True)),
-                ('leaf_hash', models.BinaryField()),
-                ('sequenced_at', models.DateTimeField()),
+                ("leaf_index", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("event_id", models.UUIDField(unique=True)),
+                ("leaf_hash", models.BinaryField()),
+                ("sequenced_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'ledger"."leaf',
-                'managed': False,
+                "db_table": 'ledger"."leaf',
+                "managed": False,
             },
         ),
         migrations.CreateModel(
-            name='Promise',
+            name="Promise",
             fields=[
-                ('event_id', models.UUIDField(primary_key=True, serialize=False)),
-                ('leaf_hash', models.BinaryField()),
-                ('due_at', models.DateTimeField()),
+                ("event_id", models.UUIDField(primary_key=True, serialize=False)),
+                ("leaf_hash", models.BinaryField()),
+                ("due_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'ledger"."promise',
-                'managed': False,
+                "db_table": 'ledger"."promise',
+                "managed": False,
             },
         ),
         migrations.CreateModel(
-            name='SignedCheckpoint',
+            name="SignedCheckpoint",
             fields=[
-                ('tree_size', models.BigIntegerField(primary_key=True, serialize=False)),
-                ('root_hash', models.BinaryField()),
-                ('note', models.TextField()),
-                ('signed_at', models.DateTimeField()),
+                ("tree_size", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("root_hash", models.BinaryField()),
+                ("note", models.TextField()),
+                ("signed_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'ledger"."checkpoint',
-                'managed': False,
+                "db_table": 'ledger"."checkpoint',
+                "managed": False,
             },
         ),
         migrations.CreateModel(
-            name='Verification',
+            name="Verification",
             fields=[
-                ('id', models.UUIDField(default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('monitor', '공개된 타일만으로 확인'), ('nightly', '데이터베이스 전체 다시 계산'), ('sequencer', '기록에 번호 매기기'), ('witness', '증인 확인')], max_length=9)),
-                ('started_at', models.DateTimeField()),
-                ('finished_at', models.DateTimeField()),
-                ('size', models.BigIntegerField(help_text='leaves looked at')),
-                ('root_hash', models.CharField(blank=True, help_text='hexadecimal', max_length=64)),
-                ('findings', models.JSONField(default=list, help_text='what is wrong, as {code, detail}; empty: all is well')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=providers.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("monitor", "공개된 타일만으로 확인"),
+                            ("nightly", "데이터베이스 전체 다시 계산"),
+                            ("sequencer", "기록에 번호 매기기"),
+                            ("witness", "증인 확인"),
+                        ],
+                        max_length=9,
+                    ),
+                ),
+                ("started_at", models.DateTimeField()),
+                ("finished_at", models.DateTimeField()),
+                ("size", models.BigIntegerField(help_text="leaves looked at")),
+                ("root_hash", models.CharField(blank=True, help_text="hexadecimal", max_length=64)),
+                (
+                    "findings",
+                    models.JSONField(
+                        default=list, help_text="what is wrong, as {code, detail}; empty: all is well"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-finished_at'],
-                'indexes': [models.Index(fields=['kind', '-finished_at'], name='verifications_by_kind')],
+                "ordering": ["-finished_at"],
+                "indexes": [models.Index(fields=["kind", "-finished_at"], name="verifications_by_kind")],
             },
         ),
     ]

@@ -127,7 +127,9 @@ class Verification(models.Model):
     finished_at = models.DateTimeField()
     size = models.BigIntegerField(help_text="leaves looked at")
     root_hash = models.CharField(max_length=64, blank=True, help_text="hexadecimal")
-    findings = models.JSONField(default=list, help_text="what is wrong, as {code, detail}; empty: all is well")
+    findings = models.JSONField(
+        default=list, help_text="what is wrong, as {code, detail}; empty: all is well"
+    )
 
     class Meta:
         ordering = ["-finished_at"]
