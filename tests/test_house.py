@@ -48,8 +48,6 @@ def words(tree: ast.AST) -> Iterator[str]:
 # Modules that write without being a home, each with its reason.
 WRITES_ELSEWHERE = {
     "consents/models/people.py": "create_user is the manager's method that Django and allauth call",
-    "config/management/commands/demo.py": "signer.create makes the signer's key, which is a file",
-    "consents/management/commands/signer.py": "signer.create makes the signer's key, which is a file",
     "consents/management/commands/seed.py": "invents the demo's accounts, which people make by signing up",
     "providers/sandbox/": "the pretend organizations have a database of their own, which is not the portal's",
     "consents/ledger/witness.py": "the regulator's witness has a store of its own, which is not the portal's",

@@ -65,7 +65,7 @@ def folders() -> Iterator[Path]:
 @contextlib.contextmanager
 def real_witness(home: Path) -> Iterator[None]:
     """A witness in a process of its own, that the scratch log's policy asks for."""
-    key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    key = signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     folder = home / "witness"
     mine, _new = witness.make(folder, name="bench.invalid/witness", logs=[str(key)])
     command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "witness", "serve", "--dir", str(folder)]

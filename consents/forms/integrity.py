@@ -29,5 +29,5 @@ class ConsistencyForm(StrictForm):
 class AcknowledgeForm(StrictForm):
     reason = forms.CharField(
         label=_("무엇을 알아봤나요"), widget=forms.Textarea(attrs={"rows": 3}),
-        validators=[MinLengthValidator(10), MaxLengthValidator(500), visible],
+        validators=[MinLengthValidator(10), MaxLengthValidator(300), visible],
     )  # fmt: skip

@@ -68,7 +68,7 @@ class Signing(Protocol):
     def sign(self, *, size: int, root: bytes, old: int, proof: Sequence[bytes]) -> str: ...
 
 
-def create(folder: Path, origin: str) -> notes.Key:
+def make(folder: Path, origin: str) -> notes.Key:
     """A new key and an empty memory for a log of this name; those that are there stay. Raises Unavailable."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _lock(folder):
@@ -256,7 +256,7 @@ def connect() -> Iterator[Signing]:
         else:
             yield _Remote(connection)
             return
-    create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     with Signer(settings.SIGNER_DIR, settings.LEDGER_ORIGIN) as signer:
         yield signer
 

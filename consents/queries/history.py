@@ -68,7 +68,7 @@ class HeldOn:
 def history(
     person: Person, *, kind: str = "", operator: Organization | None = None, after: int | None = None
 ) -> Page:
-    """The person's facts, newest first, one page. Two queries."""
+    """The person's facts, newest first, one page. One query."""
     entries = EntryIndex.objects.filter(person=person)
     if kind:
         wanted = Q()
@@ -81,7 +81,7 @@ def history(
 
 
 def of_subscription(subscription: Subscription, *, most: int) -> Page:
-    """The newest facts of one subscription, at most `most`. Two queries."""
+    """The newest facts of one subscription, at most `most`. One query."""
     return _page(EntryIndex.objects.filter(subscription=subscription), after=None, size=most)
 
 
@@ -142,7 +142,7 @@ def _page(entries, *, after: int | None, size: int = PAGE) -> Page:
     if after is not None:
         entries = entries.filter(seq__lt=after)
     related = ("operator", "party", "consent", "subscription__service")
-    found = list(entries.select_related(*related).order_by("-seq")[: size + 1])
+    found = list(proofs.placed(entries).select_related(*related).order_by("-seq")[: size + 1])
     standings = proofs.standings(found[:size])
     lines = [_line(entry, standings[entry.event_id]) for entry in found[:size]]
     return Page(lines, found[size - 1].seq if len(found) > size else None)

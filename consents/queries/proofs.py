@@ -4,9 +4,10 @@ import datetime
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from consents.ledger import notes, promises, proofs
@@ -40,31 +41,32 @@ def published_size() -> int | None:
     return shown.checkpoint.size if shown else 0
 
 
-def standings(entries: Iterable[EntryIndex]) -> dict[uuid.UUID, Standing]:
-    """Where each entry stands. One query."""
-    entries, size, now = list(entries), published_size(), timezone.now()
+def placed(entries: QuerySet[EntryIndex]) -> QuerySet[EntryIndex]:
+    """The same entries, read together with their place in the tree, so that `standings` asks nothing more."""
+    event = LedgerEntry.objects.filter(event_id=OuterRef("event_id"))
     leaf = Leaf.objects.filter(event_id=OuterRef("event_id"))
-    rows = LedgerEntry.objects.filter(event_id__in=[entry.event_id for entry in entries]).values_list(
-        "event_id", "leaf_hash", Subquery(leaf.values("leaf_index")), Subquery(leaf.values("sequenced_at"))
+    return entries.annotate(
+        leaf_hash=Subquery(event.values("leaf_hash")),
+        place=Subquery(leaf.values("leaf_index")),
+        placed_at=Subquery(leaf.values("sequenced_at")),
     )
-    found = {row[0]: row[1:] for row in rows}
-    return {entry.event_id: _standing(entry, *found[entry.event_id], size=size, now=now) for entry in entries}
 
 
-def _standing(
-    entry: EntryIndex,
-    leaf: bytes,
-    place: int | None,
-    since: datetime.datetime | None,
-    *,
-    size: int | None,
-    now: datetime.datetime,
-) -> Standing:
-    due, leaf = promises.due_at(entry.at), bytes(leaf)
+def standings(entries: Iterable[EntryIndex]) -> dict[uuid.UUID, Standing]:
+    """Where each entry stands. One query, or none for entries that came through `placed`."""
+    entries, size, now = list(entries), published_size(), timezone.now()
+    if not all(hasattr(entry, "place") for entry in entries):
+        ids = [entry.event_id for entry in entries]
+        entries = list(placed(EntryIndex.objects.filter(event_id__in=ids)))
+    return {entry.event_id: _standing(entry, size=size, now=now) for entry in entries}
+
+
+def _standing(entry: Any, *, size: int | None, now: datetime.datetime) -> Standing:
+    due, leaf = promises.due_at(entry.at), bytes(entry.leaf_hash)
     if size is None:
         return Standing("unknown", due, leaf)
-    if place is not None and since is not None and place < size:
-        return Standing("in", since, leaf)
+    if entry.place is not None and entry.place < size:
+        return Standing("in", entry.placed_at, leaf)
     return Standing("promised" if now <= due else "late", due, leaf)
 
 

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 from consents import access
 from consents.actors import Actor
 from consents.forms.integrity import AcknowledgeForm, ConsistencyForm
+from consents.forms.person import NothingForm
 from consents.ledger import monitor
 from consents.queries import integrity as queries
 from consents.queries import paging, proofs
@@ -25,6 +26,8 @@ def integrity(request):
 @access.regulator
 @require_safe
 def consistency(request):
+    if not request.GET:
+        return redirect("integrity")
     form = ConsistencyForm(request.GET)
     if not form.is_valid():
         return _page(request, form, AcknowledgeForm(), status=400)
@@ -43,6 +46,9 @@ def consistency(request):
 @access.regulator
 @require_POST
 def check_integrity(request):
+    form = NothingForm(request.POST)
+    if not form.is_valid():
+        return _page(request, form, AcknowledgeForm(), status=400)
     found = monitor.watch(at=monitor.clock(), full=True)
     if found is None:
         messages.info(request, _("다른 확인이 돌고 있어요. 곧 결과가 나와요."))

@@ -83,6 +83,7 @@ AGAIN_IS_TOLD = {
 AGAIN_IS_NEW = {
     "account": "the same profile saved twice is the same profile",
     "reveal": "each look at an identity leaves its own trace",
+    "check_integrity": "each check keeps what it found, with its moment",
     "verify": "a file may be checked as often as one likes: nothing of it is kept",
 }
 

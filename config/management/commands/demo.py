@@ -165,7 +165,7 @@ def open_log() -> None:
 
     from consents.ledger import signer
 
-    key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    key = signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     folder = settings.LEDGER_DIR.parent / "witness"
     call_command(
         "witness", "init", dir=str(folder), name=WITNESS, log=[str(key)], url=settings.WITNESS_URL,

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
-from consents.ledger import cosigning, exporting, notes, proofs, signer
+from consents.ledger import cosigning, exporting, notes, proofs, recount, replay, signer
 from consents.ledger.sequencer import Sequencer, Stopped
 
 
@@ -90,13 +90,9 @@ class Command(BaseCommand):
         )
 
     def _verify(self, options: dict) -> None:
-        from consents.ledger import recount
-
         raise SystemExit(self._told(recount.run))
 
     def _replay(self, options: dict) -> None:
-        from consents.ledger import replay
-
         raise SystemExit(self._told(replay.run))
 
     def _told(self, run) -> int:

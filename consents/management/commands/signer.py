@@ -22,7 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, action: str, **options: Any) -> None:
         try:
-            key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+            key = signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
             if action == "init":
                 self.stdout.write(str(key))
                 return

@@ -481,6 +481,7 @@ def test_one_who_cannot_go_does_not_keep_the_others(no_hold, at, monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 def test_two_runs_at_once_erase_everybody_once(no_hold, at):
+    before = LedgerEntry.objects.filter(event_type="person.erased").count()  # the log outlives every test
     for _n in range(4):
         person = factories.PersonFactory()
         factories.joined(person, at=at)
@@ -488,7 +489,7 @@ def test_two_runs_at_once_erase_everybody_once(no_hold, at):
     results = at_once(*[lambda: erasing.erase_due(by=BY, at=at)] * 4)
     assert sum(results) == 4
     assert not Person.objects.filter(closed_at__isnull=False).exists()
-    assert LedgerEntry.objects.filter(event_type="person.erased").count() == 4
+    assert LedgerEntry.objects.filter(event_type="person.erased").count() == before + 4
 
 
 @pytest.mark.django_db(transaction=True)
@@ -498,6 +499,7 @@ def test_an_entry_written_at_the_same_moment_is_erased_too_or_never_written(no_h
         person = factories.PersonFactory()
         subscription = factories.joined(person, at=at)
         gone = closed(person, at)
+        key = PersonKey.objects.get(person=gone).pk
 
         def late(subscription=subscription, person=person):
             with transaction.atomic():
@@ -509,6 +511,8 @@ def test_an_entry_written_at_the_same_moment_is_erased_too_or_never_written(no_h
         _written, erased = at_once(late, lambda gone=gone: erasing.erase_person(gone, by=BY, at=at))
         assert not isinstance(erased, Exception), erased
         assert not EntryIndex.objects.filter(person_id=gone.pk).exists()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM ledger.disclosure WHERE subject_key_id IS NOT NULL")
+        with (
+            connection.cursor() as cursor
+        ):  # what other tests wrote is opened by keys that went with their tables
+            cursor.execute("SELECT count(*) FROM ledger.disclosure WHERE subject_key_id = %s", [key])
             assert cursor.fetchone() == (0,)

@@ -362,7 +362,7 @@ def into_the_tree() -> None:
     """As the sequencer does."""
     sql(
         "INSERT INTO ledger.leaf (leaf_index, event_id, leaf_hash)"
-        " SELECT row_number() OVER (ORDER BY place) - 1, event_id, leaf_hash FROM ledger.pending JOIN ledger.event USING (event_id)"
+        " SELECT row_number() OVER (ORDER BY place) - 1, event_id, leaf_hash FROM ledger.pending"
     )
     sql("DELETE FROM ledger.pending")
 

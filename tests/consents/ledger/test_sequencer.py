@@ -259,7 +259,7 @@ def proof(hashes: list[bytes], old: int) -> list[bytes]:
 
 @pytest.fixture
 def own(settings):
-    signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     with signer.Signer(settings.SIGNER_DIR, settings.LEDGER_ORIGIN) as made:
         yield made
 
@@ -326,7 +326,7 @@ def test_over_the_socket_it_answers_the_same_and_never_falls(settings, tmp_path_
 
     folder = tempfile.mkdtemp(prefix="sg-")
     settings.SIGNER_SOCKET = f"{folder}/s"
-    signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     thread = threading.Thread(
         target=signer.serve,
         args=(settings.SIGNER_DIR, settings.LEDGER_ORIGIN, signer.socket_path()),

@@ -701,7 +701,7 @@ def test_f10_the_portal_and_a_witness_that_is_down_behind_and_ahead(db, now, set
 
     write(3)
     size = SignedCheckpoint.objects.latest("tree_size").tree_size
-    key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    key = signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     made(folder, str(key), url="http://127.0.0.1:9")
     settings.WITNESS_URL = "http://127.0.0.1:9"
     settings.LEDGER_DIR.mkdir(parents=True, exist_ok=True)

@@ -240,7 +240,7 @@ def serve_signer(watch: Watch) -> dict:
 
     from consents.ledger import signer
 
-    signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     watch.begin()
     signer.serve(settings.SIGNER_DIR, settings.LEDGER_ORIGIN, signer.socket_path())
     return {}
@@ -251,7 +251,7 @@ def key(watch: Watch) -> dict:
 
     from consents.ledger import signer
 
-    return {"key": str(signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN))}
+    return {"key": str(signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN))}
 
 
 def probe(watch: Watch) -> dict:

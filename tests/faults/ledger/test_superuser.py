@@ -203,7 +203,7 @@ def verified(folder: Path, *arguments: object) -> tuple[int, str]:
 @pytest.fixture
 def witnessed(db, settings, tmp_path) -> Iterator[witness.Witness]:
     """The regulator's witness behind an address of its own; the policy asks for its cosignature. Use it before `log`."""
-    key = signer.create(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
+    key = signer.make(settings.SIGNER_DIR, settings.LEDGER_ORIGIN)
     holder: list[witness.Witness] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
