@@ -46,9 +46,8 @@ def consistency(request):
 @access.regulator
 @require_POST
 def check_integrity(request):
-    form = NothingForm(request.POST)
-    if not form.is_valid():
-        return _page(request, form, AcknowledgeForm(), status=400)
+    if not NothingForm(request.POST).is_valid():
+        return render(request, "400.html", status=400)
     found = monitor.watch(at=monitor.clock(), full=True)
     if found is None:
         messages.info(request, _("다른 확인이 돌고 있어요. 곧 결과가 나와요."))

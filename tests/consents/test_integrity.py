@@ -204,7 +204,6 @@ def test_consistency_of_two_checkpoints_is_proved_shown_and_given_away(site, pub
 @pytest.mark.parametrize(
     "query",
     [
-        {},
         {"old": "1"},
         {"old": "x", "new": "2"},
         {"old": "0", "new": "1"},
@@ -216,6 +215,10 @@ def test_consistency_of_two_checkpoints_is_proved_shown_and_given_away(site, pub
 def test_other_sizes_get_an_answer_in_words(site, published, query):  # fmt: skip
     answer = site.get(reverse("consistency"), query)
     assert answer.status_code == 400 and "다시 한번 살펴봐 주세요" in text(answer)
+
+
+def test_without_sizes_it_is_the_integrity_page(site, published):
+    assert site.get(reverse("consistency")).headers["Location"] == reverse("integrity")
 
 
 def test_a_history_that_was_changed_is_not_called_consistent(site, published):

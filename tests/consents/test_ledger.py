@@ -271,6 +271,7 @@ def test_a_destroyed_key_shreds_what_it_opened(told, person):
     with (
         connection.cursor() as cursor
     ):  # the database lets a key go only after what it opens, see test_erasing.py
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("ALTER TABLE consents_personkey DISABLE TRIGGER USER")
     PersonKey.objects.filter(person=person).delete()
     assert ledger.disclosed([index.event_id]) == {index.event_id: {}}

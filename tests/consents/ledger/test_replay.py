@@ -435,7 +435,7 @@ def test_an_entry_without_a_place_is_named(lived):
 def test_what_a_restored_dump_enqueues_again_is_read_once(lived, monkeypatch):
     into_the_tree()
     entries_before = LedgerEntry.objects.count()
-    sql("INSERT INTO ledger.pending (event_id) SELECT event_id FROM ledger.event")
+    sql("INSERT INTO ledger.pending (event_id, leaf_hash) SELECT event_id, leaf_hash FROM ledger.event")
     factories.joined(lived.person, at=lived.joined_at + 200 * HOUR)
     monkeypatch.setattr("consents.ledger.replay.reading.BATCH", 4)
     report = replay.run()
