@@ -145,16 +145,17 @@ class Sequencer:
                 return edge
         return self._remade(signed.size, signed.root)
 
-    def remake(self) -> None:
+    def remake(self) -> bool:
         """Write all tiles of the signed tree again from the committed leaves: some are missing or damaged.
 
-        Raises Stopped, signer.Unavailable, OSError."""
+        False: another one runs, nothing was written. Raises Stopped, signer.Unavailable, OSError."""
         with _alone() as alone:
             if alone:
                 with signer.connect() as signing:
                     signed = signing.state()
                 self._edge = None
                 self._edge = self._remade(signed.size, signed.root)
+            return alone
 
     def _remade(self, size: int, root: bytes) -> tiles.Edge:
         """First reckoned without writing: what a changed database says must not replace what is published."""

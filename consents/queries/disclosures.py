@@ -50,8 +50,8 @@ _FIELDS: Mapping[str, tuple[Any, str]] = {
     "sbv": (gettext_lazy("가입의 판과 마지막 날"), "several"),
     "dlv": (gettext_lazy("알려야 하는 곳"), "duties"),
     "hnd": (gettext_lazy("담당자가 손으로 확인하는 곳"), "several"),
-    "ovt": (gettext_lazy("필요 없어진 전달"), "several"),
-    "ids": (gettext_lazy("지우기가 닿는 가입과 동의"), "several"),
+    "ovt": (gettext_lazy("필요 없어진 전달"), "codes"),
+    "ids": (gettext_lazy("지우기가 닿는 가입과 동의"), "codes"),
     "jti": (gettext_lazy("전달 번호"), "code"),
     "evt": (gettext_lazy("알린 일"), "event"),
     "rol": (gettext_lazy("받는 곳의 역할"), "role"),
@@ -77,7 +77,7 @@ _FIELDS: Mapping[str, tuple[Any, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """`kind` tells the template how to show it: text, code, moment, until, cycle, list."""
+    """`kind` tells the template how to show it: text, code, codes, moment, until, cycle, list."""
 
     name: str
     label: Any

@@ -38,6 +38,10 @@ class Command(BaseCommand):
         commands.add_parser(
             "sequence", help="order, sign, cosign and publish now, as the jobs do every two seconds"
         )
+        commands.add_parser(
+            "repair",
+            help="write every tile of the signed tree again from the database: some are missing or damaged",
+        )
 
     def handle(self, *args: Any, action: str, **options: Any) -> None:
         try:
@@ -88,6 +92,11 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{report.ordered} entries ordered, {report.size} signed, {shown.published} published"
         )
+
+    def _repair(self, options: dict) -> None:
+        if not Sequencer().remake():
+            raise CommandError("another process is ordering the log just now: try again")
+        self.stdout.write("every tile of the signed tree is written again")
 
     def _verify(self, options: dict) -> None:
         raise SystemExit(self._told(recount.run))

@@ -158,3 +158,14 @@ def test_a_broken_tile_gives_no_proof(shown, published_log):
     with pytest.raises(proofs.Broken):
         for entry in LedgerEntry.objects.all():
             proofs.tlog_proof(entry.event_id)
+
+
+def test_damaged_tiles_are_repaired_by_hand(shown, published_log):
+    path = published_log / "tile/0/000"
+    right = path.read_bytes()
+    path.write_bytes(right[:100])
+    (published_log / "tile/entries/001").unlink()
+    call_command("ledger", "repair", stdout=io.StringIO())
+    assert path.read_bytes() == right
+    tree = tiles.Tree(proofs.directory().read, shown.checkpoint.size)
+    assert merkle.root([merkle.leaf_hash(entry) for _n, entry in tree.entries()]) == shown.checkpoint.root
