@@ -41,6 +41,7 @@ EARLIEST, AHEAD = (
     1_577_836_800,
     900,
 )  # a witness's time: since 2020, and at most 15 minutes ahead of this clock
+LARGEST = 2_000_000  # characters of a proof or a certificate: hundreds of proofs have fewer
 STEPS = ("sent", "received", "stopped", "erased")  # of a message
 DEEPEST, SAFE = 32, 2**53 - 1  # JSON: levels of nesting, largest integer
 MEANING = {
@@ -500,6 +501,8 @@ def compare(paper, proved):
         if typ == "erasure.requested" and subscription in listed(fields, "ids"):
             requested = second(inner(paper, "erasure", "requested_at"))
             same(typ, "when erasure was asked for", requested, moment)
+        if typ.startswith("erasure.") and subscription in listed(fields, "ids"):
+            shown.add(typ)
         jti = fields.get("jti")
         if typ.split(".")[0] not in ("delivery", "erasure") or jti is None:
             continue
@@ -517,8 +520,11 @@ def compare(paper, proved):
                 if second(party.get(f"{early}_at")) == moment
             }
         if fields.get("evd") is not None:
-            if fields["evd"] not in [one["digest"] for one in statements(party)]:
+            named = [one for one in statements(party) if one["digest"] == fields["evd"]]
+            if not named:
                 raise Invalid(f"the entry {typ} has evidence that the certificate does not name")
+            if typ.startswith("delivery.") and step not in [one.get("status") for one in named]:
+                raise Invalid(f"the certificate and the entry {typ} differ in what the evidence says")
             shown.add((jti, "evd", fields["evd"]))
     return unproved(paper, parties, shown)
 
@@ -526,6 +532,11 @@ def compare(paper, proved):
 def unproved(paper, parties, shown):
     """What a certificate says beyond its proofs."""
     rest = [] if ("ended",) in shown else [("when it ended", paper.get("ended_at"))]
+    state = inner(paper, "erasure", "state")
+    if "erasure.confirmed" in shown and state != "confirmed":
+        raise Invalid("the certificate and the entry erasure.confirmed differ in the erasure")
+    if isinstance(state, str) and state != "not_requested" and f"erasure.{state}" not in shown:
+        rest.append(("erasure", state))
     for jti, party in parties.items():
         for step in STEPS:
             if party.get(f"{step}_at") and (jti, step) not in shown:
@@ -751,7 +762,12 @@ def read(path):
 
 
 def judge(text, policy_text, now):
-    """A proof or a certificate as the lines that are printed, each a tuple of parts. Raises Invalid."""
+    """A proof or a certificate as the lines that are printed, each a tuple of parts. Raises Invalid.
+
+    Of a certificate the proofs show when it ended, who said what when, and the evidence; names and the day of joining are
+    the portal's word, which its signature (JWS) covers."""
+    if len(text) > LARGEST:
+        raise Invalid(f"the file is larger than {LARGEST} characters")
     policy = parse_policy(policy_text)
     if not text.lstrip(" \t\r\n").startswith("{"):
         return list(say_proof(check_proof(text, policy, now)))

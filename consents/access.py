@@ -83,7 +83,8 @@ class GuardMiddleware:
     def process_view(self, request, view, args, kwargs):
         rule = rule_of(view)
         machine = rule == API or getattr(view, "csrf_exempt", False)  # reads its own body
-        if not machine and (refusal := _not_a_form(request)):
+        largest = getattr(view, "largest_form", LARGEST_FORM)
+        if not machine and (refusal := _not_a_form(request, largest)):
             return refusal
         if rule in (PUBLIC, API):
             return None
@@ -96,12 +97,12 @@ class GuardMiddleware:
         return None
 
 
-def _not_a_form(request) -> HttpResponse | None:
+def _not_a_form(request, largest: int) -> HttpResponse | None:
     """Pages take forms: another content type would read as an empty form, and be carried out as one."""
     if request.method not in ("POST", "PUT", "PATCH", "DELETE"):
         return None
     length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isascii() or not length.isdigit() or int(length) > LARGEST_FORM:
+    if not length.isascii() or not length.isdigit() or int(length) > largest:
         return render(request, "400.html", status=413)
     if int(length) and request.content_type not in FORM_TYPES:
         return render(request, "400.html", status=415)

@@ -19,22 +19,21 @@ def number(key: str, *, on: datetime.date) -> int:
         raise TypeError(
             "a rule is asked for a day, not for a moment: which day it is depends on the time zone"
         )
-    return _number(key, on)
+    for effective_on, value in _values(key):
+        if effective_on <= on:
+            return value
+    raise UnknownRule(f"no value of {key} is in effect on {on}")
 
 
-@functools.lru_cache(maxsize=4096)
-def _number(key: str, on: datetime.date) -> int:
-    value = (
-        PolicyRule.objects.filter(key=key, effective_on__lte=on)
-        .order_by("-effective_on")
-        .values_list("value", flat=True)
-        .first()
-    )
-    if value is None:
-        raise UnknownRule(f"no value of {key} is in effect on {on}")
-    return value
+@functools.cache
+def _values(key: str) -> list[tuple[datetime.date, int]]:
+    """Every dated value of a rule, newest first: one query a rule, whatever the days that are asked for."""
+    rows = PolicyRule.objects.filter(key=key).order_by("-effective_on").values_list("effective_on", "value")
+    if not (found := list(rows)):
+        raise UnknownRule(f"there is no rule {key}")  # not remembered: the next question asks again
+    return found
 
 
 def forget() -> None:
     """Read the rows afresh from now on; called after rows were written."""
-    _number.cache_clear()
+    _values.cache_clear()

@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .strict import StrictForm
 
-LARGEST = 200_000  # bytes; a certificate with a hundred proofs has fewer
+LARGEST = 1_000_000  # bytes; a certificate with a hundred proofs has fewer
 
 
 def _bounded(file):

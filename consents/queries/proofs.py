@@ -62,11 +62,12 @@ def standings(entries: Iterable[EntryIndex]) -> dict[uuid.UUID, Standing]:
 
 
 def _standing(entry: Any, *, size: int | None, now: datetime.datetime) -> Standing:
-    due, leaf = promises.due_at(entry.at), bytes(entry.leaf_hash)
+    leaf = bytes(entry.leaf_hash)
+    if size is not None and entry.place is not None and entry.place < size:
+        return Standing("in", entry.placed_at, leaf)
+    due = promises.due_at(entry.at)
     if size is None:
         return Standing("unknown", due, leaf)
-    if entry.place is not None and entry.place < size:
-        return Standing("in", entry.placed_at, leaf)
     return Standing("promised" if now <= due else "late", due, leaf)
 
 

@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from consents import access
-from consents.forms.verify import VerifyForm
+from consents.forms.verify import LARGEST, VerifyForm
 from consents.queries import verification
 
 
@@ -28,6 +28,9 @@ def verify(request):
         "form": form, "answer": answer, "words": verification.words(), "policy": verification.policy_text()
     }  # fmt: skip
     return render(request, "public/verify.html", context, status=status)
+
+
+verify.largest_form = 2 * LARGEST  # a certificate with hundreds of proofs, and a policy
 
 
 @access.public

@@ -358,6 +358,7 @@
       if (typ === "erasure.requested" && Array.isArray(said("ids")) && said("ids").includes(subscription)) {
         agree("when erasure was asked for", second(inner(paper, "erasure", "requested_at")), moment);
       }
+      if (typ.startsWith("erasure.") && Array.isArray(said("ids")) && said("ids").includes(subscription)) shown.add(typ);
       const jti = said("jti"), [subject, step] = typ.split(".");
       if (!["delivery", "erasure"].includes(subject) || jti === null) continue;
       const party = parties.get(jti);
@@ -371,13 +372,20 @@
         }
       }
       if (said("evd") !== null) {
-        if (!statements(party).some((one) => one.digest === said("evd"))) {
-          refuse(`the entry ${typ} has evidence that the certificate does not name`);
+        const named = statements(party).filter((one) => one.digest === said("evd"));
+        if (!named.length) refuse(`the entry ${typ} has evidence that the certificate does not name`);
+        if (subject === "delivery" && !named.some((one) => one.status === step)) {
+          refuse(`the certificate and the entry ${typ} differ in what the evidence says`);
         }
         shown.add(`${jti}\0evd\0${said("evd")}`);
       }
     }
     const rest = shown.has("ended") ? [] : [["when it ended", inner(paper, "ended_at")]];
+    const state = inner(paper, "erasure", "state");
+    if (shown.has("erasure.confirmed") && state !== "confirmed") {
+      refuse("the certificate and the entry erasure.confirmed differ in the erasure");
+    }
+    if (isText(state) && state !== "not_requested" && !shown.has(`erasure.${state}`)) rest.push(["erasure", state]);
     for (const [jti, party] of parties) {
       const who = inner(party, "id") ?? "None";
       for (const step of STEPS) {
@@ -400,7 +408,14 @@
 
   // --- what verify.py's judge answers: rows of text, the first of them the verdict
 
+  const LARGEST = 2_000_000; // characters, as in verify.py
+  const letters = (text) => {
+    let count = 0;
+    for (const _letter of text) count += 1;
+    return count;
+  };
   const judge = async (text, policyText, now) => {
+    if (text.length > LARGEST && letters(text) > LARGEST) refuse(`the file is larger than ${LARGEST} characters`);
     const policy = await parsePolicy(policyText);
     if (!/^[ \t\r\n]*\{/.test(text)) return sayProof(await checkProof(text, policy, now));
     const paper = strictJson(text, "the certificate");
@@ -414,8 +429,8 @@
     try {
       return (await judge(proof, policy, now)).map((row) => row.map(printable));
     } catch (problem) {
-      if (!(problem instanceof Invalid)) throw problem;
-      return [[`INVALID ${printable(problem.message)}`]];
+      // Whatever else went wrong: what could not be checked is not valid.
+      return [[`INVALID ${problem instanceof Invalid ? printable(problem.message) : "it could not be checked"}`]];
     }
   };
 
@@ -453,13 +468,23 @@
       return null;
     }
   };
+  let asked = 0; // an older check that ends late says nothing any more
   const check = async () => {
-    const file = form.elements.proof.files[0], own = form.elements.policy.files[0];
+    const file = form.elements.proof.files[0], own = form.elements.policy.files[0], mine = ++asked;
+    result.replaceChildren(); // what stands there is about another file
     if (!file) return;
     const proof = await text(file, "the file");
     const policy = own ? await text(own, "the policy") : words.policy;
-    if (proof === null || policy === null) show([[`INVALID ${proof === null ? file.name : own.name} is not text`]]);
-    else show(await answer(proof, policy, Math.floor(Date.now() / 1000)));
+    const rows = proof === null || policy === null
+      ? [[`INVALID ${proof === null ? file.name : own.name} is not text`]]
+      : await answer(proof, policy, Math.floor(Date.now() / 1000));
+    if (mine !== asked) return;
+    // The code on a printed certificate brings its digest along: it changes with every answer that arrives.
+    const printed = decodeURIComponent(location.hash.slice(1));
+    if (printed.startsWith("sha256:") && rows[0][0].includes(" certificate-of-ending ") && JSON.parse(proof).digest !== printed) {
+      rows.push(["  NOT PROVED", "the digest on the paper is another", printed]);
+    }
+    show(rows);
   };
   const able = async () => {
     try {
