@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, Locator, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WIDE = {"width": 1280, "height": 900}
@@ -23,7 +23,12 @@ class Errors(list):
     def watch(self, page: Page) -> None:
         page.on("console", lambda message: message.type == "error" and self.append(message.text))
         page.on("pageerror", lambda error: self.append(str(error)))
-        page.on("requestfailed", lambda request: self.append(f"{request.url} {request.failure}"))
+        page.on("requestfailed", self.failed)
+
+    def failed(self, request: Request) -> None:
+        # A page that is left drops what it still fetched. What is missing or forbidden fails with another word.
+        if request.failure != "net::ERR_ABORTED":
+            self.append(f"{request.url} {request.failure}")
 
 
 def context_of(
