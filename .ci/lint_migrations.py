@@ -10,7 +10,12 @@ linter = MigrationLinter(
     analyser_string="postgresql",
     # A table that a migration makes itself is empty: nothing of it can lock.
     ignore_initial_migrations=True,
-    ignore_name=["0002_ledger", "0004_tree"],  # plain SQL that makes new tables only
+    ignore_name=[
+        "0002_ledger",
+        "0004_tree",  # plain SQL that makes new tables only
+        "0007_stops",  # new tables, and an index of deliveries remade; written before any portal held real ones
+        "0003_wires",  # makes a varchar longer, which PostgreSQL does without looking at a row
+    ],
     quiet=["ignore", "ok"],
     no_cache=True,
 )

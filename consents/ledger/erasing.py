@@ -17,6 +17,7 @@ from django.db.models import Exists, Max, OuterRef, Q
 
 from consents.actors import Actor
 from consents.models import (
+    Case,
     Consent,
     ConsentRequest,
     Delivery,
@@ -28,7 +29,9 @@ from consents.models import (
     Notice,
     Person,
     PersonKey,
+    Reference,
     Subscription,
+    Transfer,
 )
 
 from .append import Fact, append, retained_until
@@ -115,6 +118,9 @@ def _erase(person: Person, *, by: Actor, at: datetime.datetime) -> Sealed:
     Evidence.objects.filter(delivery__person=person).delete()
     Notice.objects.filter(person=person).delete()
     ConsentRequest.objects.filter(Q(person=person) | Q(subscription__person=person)).delete()
+    Case.objects.filter(person=person).delete()
+    Transfer.objects.filter(person=person).delete()
+    Reference.objects.filter(person=person).delete()
     Delivery.objects.filter(person=person).delete()
     Lookup.objects.filter(person=person).delete()
     Consent.objects.filter(person=person).delete()

@@ -1,6 +1,7 @@
 """People, what they agreed, what is owed to them, and the log of it all."""
 
 from .agreements import Consent, ConsentRequest, EndReason, Erasure, Subscription
+from .channels import ChannelChange, GymRun
 from .idempotency import IdempotencyKey
 from .ledger import (
     Cosignature,
@@ -14,11 +15,15 @@ from .ledger import (
     Verification,
 )
 from .notices import Notice
-from .obligations import Delivery, Evidence
+from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference
 from .people import Member, Person
-from .traces import Lookup
+from .traces import Case, Lookup, Transfer, WeeklyCount
 
 __all__ = [
+    "Breaker",
+    "Case",
+    "ChannelChange",
+    "Check",
     "Consent",
     "ConsentRequest",
     "Cosignature",
@@ -27,7 +32,9 @@ __all__ = [
     "EndReason",
     "EntryIndex",
     "Erasure",
+    "Escalation",
     "Evidence",
+    "GymRun",
     "IdempotencyKey",
     "Leaf",
     "LedgerEntry",
@@ -37,7 +44,10 @@ __all__ = [
     "Person",
     "PersonKey",
     "Promise",
+    "Reference",
     "SignedCheckpoint",
     "Subscription",
+    "Transfer",
     "Verification",
+    "WeeklyCount",
 ]

@@ -25,6 +25,10 @@ class Notice(models.Model):
         TERMS = "terms", _("약관이 바뀌었어요")
         STILL_HELD = "still_held", _("그만뒀는데 아직 지우지 않았어요")
         MISMATCH = "mismatch", _("회사의 기록이 우리 기록과 달라요")
+        AFTER_STOP = "after_stop", _("그만둔 뒤에 정보가 오갔어요")
+        REVIVED = "revived", _("멈췄다던 연동이 살아 있어요")
+        LOST = "lost", _("오가던 정보가 줄었어요")
+        OVERDUE = "overdue", _("약속한 기한이 지났어요")
 
     class Answer(models.TextChoices):
         NONE = "", _("아직 답하지 않음")

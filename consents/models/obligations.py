@@ -1,11 +1,11 @@
-"""What is owed to organizations: one message per act and party, and the evidence they answer with."""
+"""What is owed to organizations: one message per act and party, how it fares, and the evidence they answer with."""
 
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from providers.ids import uuid7
-from providers.models import Organization
+from providers.models import Channel, Organization
 
 from .agreements import Consent, Subscription
 from .people import Person
@@ -52,6 +52,19 @@ class Delivery(models.Model):
     body = models.TextField(help_text="native body, sent as these bytes on every attempt")
     set_compact = models.TextField(help_text="the signed SET (RFC 8417) inside the body")
     overtaken = models.BooleanField(default=False, help_text="a later stop made this grant pointless")
+    replay_of = models.ForeignKey(
+        "self", on_delete=models.CASCADE, null=True, blank=True, related_name="replays",
+        help_text="the delivery whose message is sent once more; what is answered is written there",
+    )  # fmt: skip
+    handle = models.CharField(
+        max_length=100, blank=True, db_default="", help_text="what the other side calls this stop"
+    )
+    check_at = models.DateTimeField(null=True, blank=True, help_text="when the other side is asked next")
+    checks = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="how often the other side was asked"
+    )
+    offered_at = models.DateTimeField(null=True, blank=True, help_text="last handed over by poll (RFC 8936)")
+    dead_at = models.DateTimeField(null=True, blank=True, help_text="when trying by schedule ended")
     attempts = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -76,7 +89,14 @@ class Delivery(models.Model):
         ordering = ["id"]
         verbose_name_plural = "deliveries"
         constraints = [
-            models.UniqueConstraint(name="act_is_told_to_each_party_once", fields=["txn", "organization"]),
+            models.UniqueConstraint(
+                name="act_is_told_to_each_party_once",
+                fields=["txn", "organization"],
+                condition=Q(replay_of__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="dead_delivery_knows_since_when", condition=~Q(state="dead") | Q(dead_at__isnull=False)
+            ),
             models.CheckConstraint(
                 name="sent_delivery_knows_when", condition=~Q(state="sent") | Q(sent_at__isnull=False)
             ),
@@ -106,6 +126,12 @@ class Delivery(models.Model):
             models.Index(
                 name="due_deliveries", fields=["next_at"], condition=Q(state__in=["queued", "retrying"])
             ),
+            # propagation.claim: the dead are tried once a day
+            models.Index(name="dead_deliveries", fields=["next_at"], condition=Q(state="dead")),
+            # read-back
+            models.Index(
+                name="deliveries_to_check", fields=["check_at"], condition=Q(check_at__isnull=False)
+            ),
             # propagation.claim: order within one subscription and party
             models.Index(
                 name="waiting_in_order",
@@ -126,6 +152,124 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return str(self.jti)
+
+
+class Reference(models.Model):
+    """The other side's own name for what a person agreed there: an arrangement, a grant, a token, a provision, their CI.
+
+    Sealed, because some of these open doors; found again by a keyed digest."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="references")
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="references")
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, null=True, blank=True, related_name="references"
+    )
+    consent = models.ForeignKey(
+        Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="references"
+    )
+    kind = models.CharField(max_length=12, help_text="as the wire names it: token, grant, arrangement, ci …")
+    digest = models.CharField(max_length=64, help_text="HMAC-SHA256 of the identifier, hexadecimal")
+    sealed = models.BinaryField(help_text="AES-256-GCM of the identifier")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="reference_is_known_once", fields=["organization", "kind", "digest"]
+            ),
+        ]
+        indexes = [models.Index(name="references_of_a_person", fields=["person", "organization"])]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.digest[:8]}"
+
+
+class Check(models.Model):
+    """One read-back: what the other side said about a stop when we asked (확인). Never changed."""
+
+    class Says(models.TextChoices):
+        ACTIVE = "active", _("아직 살아 있다고 함")
+        STOPPING = "stopping", _("끝내는 중이라고 함")
+        STOPPED = "stopped", _("끝났다고 함")
+        ABSENT = "absent", _("그런 동의가 없다고 함")
+        UNKNOWN = "unknown", _("알 수 없음")
+
+    class Finding(models.TextChoices):
+        NONE = "", _("이상 없음")
+        STILL_ACTIVE = "still_active", _("끊었는데 아직 살아 있음")
+        CAME_BACK = "came_back", _("멈췄다가 되살아남")
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="checked")
+    says = models.CharField(max_length=8, choices=Says)
+    finding = models.CharField(max_length=12, choices=Finding, blank=True, default="")
+    http_status = models.PositiveSmallIntegerField(null=True, blank=True)
+    detail = models.CharField(max_length=300, blank=True)
+    digest = models.CharField(
+        max_length=64, blank=True, help_text="SHA-256 of the answer, which nobody signed"
+    )
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [models.Index(name="checks_of_a_delivery", fields=["delivery", "-id"])]
+
+    def __str__(self) -> str:
+        return f"{self.delivery_id} {self.says}"
+
+
+class Escalation(models.Model):
+    """One step up the ladder because a deadline passed: told once, to whom the policy names."""
+
+    class Step(models.TextChoices):
+        NOT_SENT = "not_sent", _("1분이 지나도 전하지 못함")
+        DUTY_CONTACT = "duty_contact", _("담당자에게 다른 길로 알림")
+        NOT_RECEIVED = "not_received", _("하루가 지나도 받았다는 답이 없음")
+        NOT_STOPPED = "not_stopped", _("하루가 지나도 멈췄다는 답이 없음")
+        NOT_ERASED = "not_erased", _("기한이 지나도 지웠다는 증거가 없음")
+        DEAD = "dead", _("정해진 만큼 다시 보냈지만 전하지 못함")
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="escalations")
+    step = models.CharField(max_length=12, choices=Step)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(name="escalation_is_told_once", fields=["delivery", "step"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.delivery_id} {self.step}"
+
+
+class Breaker(models.Model):
+    """The health of one channel, shared by every worker: too many failures open it, a probe closes it again."""
+
+    class State(models.TextChoices):
+        CLOSED = "closed", _("정상")
+        OPEN = "open", _("잠시 멈춤")
+        DISABLED = "disabled", _("상대가 주소를 닫음")
+
+    channel = models.OneToOneField(
+        Channel, on_delete=models.CASCADE, primary_key=True, related_name="breaker"
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.CLOSED)
+    in_row = models.PositiveIntegerField(default=0, help_text="failures since the last success")
+    recent = models.CharField(max_length=20, blank=True, help_text="the last 20 tries, newest last: . or x")
+    wait = models.PositiveIntegerField(default=0, help_text="seconds of the present opening")
+    open_until = models.DateTimeField(null=True, blank=True)
+    verified_at = models.DateTimeField(null=True, blank=True, help_text="last verification event it answered")
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="open_breaker_knows_until_when", condition=~Q(state="open") | Q(open_until__isnull=False)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id} {self.state}"
 
 
 class Evidence(models.Model):

@@ -1,10 +1,13 @@
-"""Traces of looking: who at the regulator saw whose identity, when and why."""
+"""Traces: who looked at whom and why, when data flowed, what organizations count, and where accounts differ."""
 
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from providers.ids import uuid7
+from providers.models import Organization, Service
 
+from .agreements import Consent, Subscription
 from .people import Person
 
 
@@ -27,3 +30,129 @@ class Lookup(models.Model):
 
     def __str__(self) -> str:
         return self.case
+
+
+class Transfer(models.Model):
+    """One transfer of data under a consent, as the operator or the source reports it (전송 내역)."""
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="transfers", help_text="who reports it"
+    )
+    key = models.CharField(max_length=100, help_text="the reporter's own id of the transfer")
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="transfers")
+    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="transfers")
+    consent = models.ForeignKey(
+        Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="transfers"
+    )
+    source = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    recipient = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    scopes = models.JSONField(default=list)
+    regular = models.BooleanField(
+        default=True, help_text="sent by the calendar, not because the person looked"
+    )
+    after_stop = models.BooleanField(default=False, help_text="data flowed after the consent had ended")
+    at = models.DateTimeField(help_text="when data flowed, as reported")
+    reported_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints = [
+            models.UniqueConstraint(name="transfer_is_reported_once", fields=["organization", "key"]),
+            models.CheckConstraint(name="transfer_has_a_key", condition=~Q(key="")),
+        ]
+        indexes = [
+            models.Index(name="transfers_of_a_subscription", fields=["subscription", "-at"]),
+            models.Index(name="transfers_of_a_person", fields=["person", "-at", "-id"]),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class WeeklyCount(models.Model):
+    """One side's numbers of a week for a service and a source (지원-004 by operators, 005 by sources); Sunday to Saturday."""
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="weekly_counts", help_text="who reports it"
+    )
+    week_on = models.DateField(help_text="the Sunday the week begins with")
+    service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="weekly_counts")
+    source = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    consents_new = models.PositiveIntegerField(help_text="new or changed in the week (consent_new)")
+    consents_revoked = models.PositiveIntegerField(help_text="ended in the week (consent_revoke)")
+    consents_own = models.PositiveIntegerField(help_text="valid at its end (consent_own)")
+    reported_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-week_on", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                name="week_is_counted_once_per_side",
+                fields=["organization", "week_on", "service", "source"],
+            ),
+            models.CheckConstraint(name="week_begins_on_a_sunday", condition=Q(week_on__week_day=1)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.week_on}"
+
+
+class Case(models.Model):
+    """One difference between what somebody says and what the ledger says, until it is settled by one of three verbs."""
+
+    class Kind(models.TextChoices):
+        UNKNOWN_HERE = "unknown_here", _("회사에는 있고 우리 기록에는 없음")
+        ENDED_HERE = "ended_here", _("우리 기록에서는 끝났는데 회사에는 살아 있음")
+        MISSING_THERE = "missing_there", _("우리 기록에는 살아 있는데 회사에는 없음")
+        DIFFERS = "differs", _("항목이나 기간이 서로 다름")
+        COUNTS = "counts", _("주간 집계가 기록과 다름")
+        AFTER_STOP = "after_stop", _("그만둔 뒤에 정보가 오감")
+
+    class Verb(models.TextChoices):
+        NONE = "", _("아직 정하지 않음")
+        ADOPT = "adopt", _("기록에 받아들임")
+        SEND_AGAIN = "send_again", _("다시 알림")
+        DISPUTE = "dispute", _("다툼으로 남김")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=13, choices=Kind)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="cases")
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, null=True, blank=True, related_name="cases")
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, null=True, blank=True, related_name="cases"
+    )
+    consent = models.ForeignKey(
+        Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="cases"
+    )
+    matter = models.CharField(max_length=160, help_text="what it is about, so that it is opened once")
+    stated = models.JSONField(default=dict, help_text="what they say; no identity")
+    known = models.JSONField(default=dict, help_text="what the ledger says")
+    opened_at = models.DateTimeField()
+    verb = models.CharField(max_length=10, choices=Verb, blank=True, default="")
+    reason = models.CharField(max_length=300, blank=True)
+    settled_by = models.ForeignKey(Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    settled_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-opened_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                name="case_is_open_once_per_matter",
+                fields=["organization", "kind", "matter"],
+                condition=Q(settled_at__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="settled_case_knows_how",
+                condition=Q(verb="", settled_at__isnull=True) | ~Q(verb="") & Q(settled_at__isnull=False),
+            ),
+        ]
+        indexes = [
+            models.Index(
+                name="open_cases", fields=["organization", "-opened_at"], condition=Q(settled_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.matter}"

@@ -2,7 +2,7 @@
 
 from allauth.idp.oidc.models import Client
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.utils.translation import gettext_lazy as _
 
 from providers.ids import uuid7
@@ -15,6 +15,13 @@ class Channel(models.Model):
 
     class Protocol(models.TextChoices):
         NATIVE = "native", _("서명된 웹훅")
+        PUSH = "push", _("보안 이벤트 보내기(RFC 8935)")
+        POLL = "poll", _("회사가 가져감(RFC 8936)")
+        KOREA = "korea", _("마이데이터 지원 API")
+        REVOCATION = "revocation", _("토큰 폐기(RFC 7009)")
+        GRANTS = "grants", _("FAPI 권한 관리")
+        CDR = "cdr", _("호주 CDR 동의 철회")
+        UK = "uk", _("영국 오픈뱅킹 동의 삭제")
         DESK = "desk", _("업무함(사람이 확인)")
 
     class State(models.TextChoices):
@@ -24,8 +31,14 @@ class Channel(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="channels")
-    protocol = models.CharField(max_length=8, choices=Protocol)
+    protocol = models.CharField(max_length=12, choices=Protocol)
     address = models.CharField(max_length=2048, blank=True)
+    details = models.JSONField(
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text="the protocol's own settings, as its wire names them; no secrets",
+    )
     state = models.CharField(max_length=8, choices=State, default=State.TESTING)
     opened_at = models.DateTimeField(null=True, blank=True)
     retired_at = models.DateTimeField(null=True, blank=True)
@@ -36,7 +49,8 @@ class Channel(models.Model):
                 name="organization_has_one_open_channel", fields=["organization"], condition=Q(state="open")
             ),
             models.CheckConstraint(
-                name="channel_has_an_address_unless_desk", condition=Q(protocol="desk") | ~Q(address="")
+                name="channel_has_an_address_where_we_call",
+                condition=Q(protocol__in=["desk", "poll"]) | ~Q(address=""),
             ),
             models.CheckConstraint(
                 name="open_channel_knows_since_when", condition=~Q(state="open") | Q(opened_at__isnull=False)
@@ -48,16 +62,18 @@ class Channel(models.Model):
 
 
 class ChannelKey(models.Model):
-    """One key of a channel: our shared secret for signing to them (hmac), or their public key (jwk)."""
+    """One key of a channel: our shared secret for signing to them (hmac), what signs us in there (credential), or their
+    public key (jwk)."""
 
     class Kind(models.TextChoices):
         HMAC = "hmac", "HMAC"
+        CREDENTIAL = "credential", "credential"
         JWK = "jwk", "JWK"
 
     channel = models.ForeignKey(Channel, on_delete=models.CASCADE, related_name="keys")
-    kind = models.CharField(max_length=4, choices=Kind)
+    kind = models.CharField(max_length=10, choices=Kind)
     kid = models.CharField(max_length=64)
-    sealed_secret = models.BinaryField(null=True, blank=True, help_text="AES-256-GCM; hmac only")
+    sealed_secret = models.BinaryField(null=True, blank=True, help_text="AES-256-GCM; not for jwk")
     jwk = models.JSONField(null=True, blank=True, help_text="public JWK; jwk only")
     active_from = models.DateTimeField()
     retired_at = models.DateTimeField(null=True, blank=True)
@@ -67,7 +83,7 @@ class ChannelKey(models.Model):
             models.UniqueConstraint(name="channel_key_id_is_unique", fields=["channel", "kid"]),
             models.CheckConstraint(
                 name="channel_key_is_a_secret_or_a_jwk",
-                condition=Q(kind="hmac", sealed_secret__isnull=False, jwk__isnull=True)
+                condition=Q(kind__in=["hmac", "credential"], sealed_secret__isnull=False, jwk__isnull=True)
                 | Q(kind="jwk", sealed_secret__isnull=True, jwk__isnull=False),
             ),
         ]
