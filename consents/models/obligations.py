@@ -122,12 +122,16 @@ class Delivery(models.Model):
             ),
         ]
         indexes = [
-            # propagation.claim
+            # propagation.claim: the oldest due of each organization
             models.Index(
-                name="due_deliveries", fields=["next_at"], condition=Q(state__in=["queued", "retrying"])
+                name="waiting_by_organization",
+                fields=["organization", "next_at", "id"],
+                condition=Q(state__in=["queued", "retrying", "dead"], next_at__isnull=False),
             ),
-            # propagation.claim: the dead are tried once a day
-            models.Index(name="dead_deliveries", fields=["next_at"], condition=Q(state="dead")),
+            # propagation.claim: how many are under way at an organization
+            models.Index(
+                name="deliveries_under_way", fields=["organization"], condition=Q(lease_until__isnull=False)
+            ),
             # read-back
             models.Index(
                 name="deliveries_to_check", fields=["check_at"], condition=Q(check_at__isnull=False)
