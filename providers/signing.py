@@ -9,14 +9,14 @@ import functools
 import hashlib
 import hmac
 import json
-import math
 import re
 import secrets as randomness
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
@@ -35,8 +35,9 @@ from cryptography.hazmat.primitives.serialization import (
 from django.conf import settings
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry
+from joserfc.jwk import ECKey, JWKRegistry, RSAKey
 
+from providers.plainjson import strict_json
 from providers.vault import BadSeal, MachineSecretHasher, derived_key, key_file, pseudonym, seal, unseal
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "pseudonym",
     "public_jwks",
     "seal",
+    "sign_certificate",
     "sign_receipt",
     "sign_set",
     "strict_json",
@@ -61,6 +63,9 @@ __all__ = [
 
 SET_TYP = "secevent+jwt"  # RFC 8417 §2.3
 RECEIPT_TYP = "consent-receipt+jwt"
+CERTIFICATE_TYP = (
+    "ending-certificate+jwt"  # of its own, so that neither passes for the other (RFC 8725 §3.11)
+)
 EVIDENCE_TYP = "deletion-evidence+jwt"
 
 LARGEST_JWS = 16_384  # bytes
@@ -98,6 +103,10 @@ def _new_ed25519() -> bytes:
     return _pem(Ed25519PrivateKey.generate())
 
 
+def _new_rsa() -> bytes:
+    return _pem(rsa.generate_private_key(65537, 2048))
+
+
 def _pem(key) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -105,6 +114,12 @@ def _pem(key) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _ec_key(pem: bytes) -> tuple[ECKey, str]:
     key = ECKey.import_key(pem)
+    return key, key.thumbprint()
+
+
+@functools.lru_cache(maxsize=8)
+def _rsa_key(pem: bytes) -> tuple[RSAKey, str]:
+    key = RSAKey.import_key(pem)
     return key, key.thumbprint()
 
 
@@ -125,12 +140,21 @@ def sign_set(claims: dict) -> str:
 
 
 def sign_receipt(claims: dict) -> str:
-    """A consent receipt or certificate, compact JWS, ES256 with a key of its own.
+    """A consent receipt, compact JWS, ES256 with a key that signs papers only.
 
     The signature is deterministic (RFC 6979): the same claims give the same bytes, so that a receipt can be asked for
     again instead of being stored."""
+    return _sign_paper(RECEIPT_TYP, claims)
+
+
+def sign_certificate(claims: dict) -> str:
+    """A certificate of ending, as `sign_receipt` signs receipts."""
+    return _sign_paper(CERTIFICATE_TYP, claims)
+
+
+def _sign_paper(typ: str, claims: dict) -> str:
     pem = key_file("receipt.pem", _new_ec)
-    header, payload = _to_sign(pem, RECEIPT_TYP, claims)
+    header, payload = _to_sign(pem, typ, claims)
     content = f"{_base64url(json.dumps(header, separators=(',', ':')).encode())}.{_base64url(payload)}"
     key = load_pem_private_key(pem, None)
     if not isinstance(key, EllipticCurvePrivateKey):
@@ -140,6 +164,14 @@ def sign_receipt(claims: dict) -> str:
     return f"{content}.{_base64url(halves)}"
 
 
+def sign_cdr(claims: dict) -> str:
+    """A client assertion or self-signed token for Australia's CDR, whose security profile wants PS256 (FAPI 1.0 Advanced
+    §8.6), with an RSA key of its own. `typ` is JWT, as in the standard's examples."""
+    key, kid = _rsa_key(key_file("cdr.pem", _new_rsa))
+    header = {"alg": "PS256", "kid": kid, "typ": "JWT"}
+    return jws.serialize_compact(header, _payload(claims), key, algorithms=["PS256"])
+
+
 def _sign(purpose: str, typ: str, claims: dict) -> str:
     pem = key_file(f"{purpose}.pem", _new_ec)
     header, payload = _to_sign(pem, typ, claims)
@@ -147,38 +179,63 @@ def _sign(purpose: str, typ: str, claims: dict) -> str:
 
 
 def _to_sign(pem: bytes, typ: str, claims: dict) -> tuple[dict, bytes]:
-    payload = json.dumps(claims, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
-    return {"alg": "ES256", "kid": _ec_key(pem)[1], "typ": typ}, payload.encode()
+    return {"alg": "ES256", "kid": _ec_key(pem)[1], "typ": typ}, _payload(claims)
+
+
+def _payload(claims: dict) -> bytes:
+    text = json.dumps(claims, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    return text.encode()
 
 
 def public_jwks() -> dict:
     """The public keys that others check our JWS with (RFC 7517): those in use, the next ones, and the retired ones that
     still lie in the folder. `kid` is the RFC 7638 thumbprint."""
-    pems = [key_file(f"{purpose}.pem", _new_ec) for purpose in ("set", "receipt")]
-    folder = Path(settings.PORTAL_KEYS_DIR)
+    keys: dict[str, dict] = {}
     for purpose in ("set", "receipt"):
-        pems += [path.read_bytes() for path in sorted(folder.glob(f"{purpose}.*.pem"))]
-    keys = {}
-    for pem in pems:
-        key, kid = _ec_key(pem)
-        keys[kid] = {**key.as_dict(private=False), "kid": kid, "use": "sig", "alg": "ES256"}
+        for pem in _published(purpose, _new_ec):
+            key, kid = _ec_key(pem)
+            keys[kid] = {**key.as_dict(private=False), "kid": kid, "use": "sig", "alg": "ES256"}
+    for pem in _published("cdr", _new_rsa):
+        rsa_key, kid = _rsa_key(pem)
+        keys[kid] = {**rsa_key.as_dict(private=False), "kid": kid, "use": "sig", "alg": "PS256"}
     return {"keys": list(keys.values())}
 
 
-def verify_jws(compact: str | bytes, *, jwks: dict, typ: str, issuer: str, audience: str, now: int) -> dict:
+def _published(purpose: str, make: Callable[[], bytes]) -> list[bytes]:
+    folder = Path(settings.PORTAL_KEYS_DIR)
+    return [
+        key_file(f"{purpose}.pem", make),
+        *(path.read_bytes() for path in sorted(folder.glob(f"{purpose}.*.pem"))),
+    ]
+
+
+def verify_jws(
+    compact: str | bytes,
+    *,
+    jwks: Mapping,
+    typ: str | Collection[str | None],
+    issuer: str,
+    audience: str | Collection[str],
+    now: int,
+    algorithms: Collection[str] = tuple(KEY_OF_ALGORITHM),
+    required: str = "iat",
+) -> dict:
     """The claims of a JWS that somebody else signed, or BadSignature.
 
     The key comes from `jwks` by `kid` alone; nothing in the token can bring a key or choose how one is read.
-    `now` is epoch seconds. Rules: RFC 7515, RFC 8725, `iat` at most ten seconds ahead, no duplicate members."""
+    `now` is epoch seconds. Where a protocol knows several, `typ` and `audience` list what is allowed (None: no `typ` at
+    all). `required` is the moment that must be there: `iat`, or `exp` where the protocol leaves `iat` open.
+    Rules: RFC 7515, RFC 8725, `iat` at most ten seconds ahead, no duplicate members."""
     head, payload, signature, signed = _compact_parts(compact)
     header = _json_object(head)
     algorithm = header.get("alg")
-    if not isinstance(algorithm, str) or algorithm not in KEY_OF_ALGORITHM:
+    if not isinstance(algorithm, str) or algorithm not in KEY_OF_ALGORITHM or algorithm not in algorithms:
         raise BadSignature("alg", "the algorithm is not allowed")
     if FORBIDDEN_HEADERS & header.keys():
         raise BadSignature("form", "the header brings or points to a key, or asks for an extension")
-    if header.get("typ") != typ:
-        raise BadSignature("typ", f"typ is not {typ}")
+    allowed = [typ] if isinstance(typ, str) else list(typ)
+    if header.get("typ") not in allowed or ("typ" in header and header["typ"] is None):
+        raise BadSignature("typ", f"typ is not {' or '.join(map(str, allowed))}")
 
     key = _key_for(jwks, header.get("kid"), algorithm)
     try:
@@ -191,12 +248,18 @@ def verify_jws(compact: str | bytes, *, jwks: dict, typ: str, issuer: str, audie
     claims = _json_object(payload)
     if claims.get("iss") != issuer:
         raise BadSignature("iss", "the issuer is another one")
+    names = {audience} if isinstance(audience, str) else set(audience)
     audiences = claims.get("aud")
-    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+    if not any(
+        isinstance(one, str) and one in names
+        for one in (audiences if isinstance(audiences, list) else [audiences])
+    ):
         raise BadSignature("aud", "meant for somebody else")
+    if claims.get(required) is None:
+        raise BadSignature(required, f"{required} is missing")
     issued = _moment(claims, "iat")
-    if issued is None or issued > now + FUTURE_LEEWAY:
-        raise BadSignature("iat", "iat is missing or in the future")
+    if issued is not None and issued > now + FUTURE_LEEWAY:
+        raise BadSignature("iat", "iat is in the future")
     starts, expires = _moment(claims, "nbf"), _moment(claims, "exp")
     if starts is not None and starts > now + FUTURE_LEEWAY:
         raise BadSignature("nbf", "not valid yet")
@@ -224,44 +287,6 @@ def _unbase64url(text: bytes) -> bytes:
     return decoded
 
 
-def strict_json(raw: bytes | str) -> object:
-    """JSON with one meaning: duplicate members, NaN, infinity, NUL and lone surrogates raise ValueError."""
-    try:
-        value = json.loads(raw, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-        _check_values(value)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member appears twice")
-    return members
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_values(value: object) -> None:
-    if isinstance(value, str):
-        if "\x00" in value:
-            raise ValueError("a string holds NUL, which PostgreSQL cannot store")
-        value.encode("utf-8")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError("a number is too large")
-    elif isinstance(value, list):
-        for item in value:
-            _check_values(item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _check_values(name)
-            _check_values(item)
-
-
 def _json_object(raw: bytes) -> dict:
     try:
         value = strict_json(raw)
@@ -282,7 +307,7 @@ def _moment(claims: dict, name: str) -> int | float | None:
 
 
 def _key_for(jwks: object, kid: object, algorithm: str):
-    keys = jwks.get("keys") if isinstance(jwks, dict) else None
+    keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
     keys = keys if isinstance(keys, list) else []
     found = [key for key in keys if isinstance(key, dict) and key.get("kid") == kid]
     if not isinstance(kid, str) or len(found) != 1:

@@ -101,7 +101,9 @@ def test_receipts_have_a_key_of_their_own():
         jwt.get_unverified_header(sign({"iss": "x"})) for sign in (signing.sign_set, signing.sign_receipt)
     )
     assert a["kid"] != b["kid"] and b["typ"] == "consent-receipt+jwt"
-    published = signing.public_jwks()["keys"]
+    paper = jwt.get_unverified_header(signing.sign_certificate({"iss": "x"}))
+    assert paper["kid"] == b["kid"] and paper["typ"] == "ending-certificate+jwt"
+    published = [k for k in signing.public_jwks()["keys"] if k["alg"] == "ES256"]
     assert {k["kid"] for k in published} == {a["kid"], b["kid"]}
     assert all(set(k) == {"kty", "crv", "x", "y", "kid", "use", "alg"} for k in published)
 
@@ -115,6 +117,16 @@ def test_the_same_receipt_is_the_same_bytes_and_reads_to_pyjwt():
         k for k in signing.public_jwks()["keys"] if k["kid"] == jwt.get_unverified_header(compact)["kid"]
     )
     assert jwt.decode(compact, jwt.PyJWK(key).key, ["ES256"]) == claims
+
+
+def test_what_the_cdr_wants_is_ps256_with_an_rsa_key_of_its_own(keys):
+    compact = signing.sign_cdr({"iss": "brand-1", "aud": "https://holder.example", "exp": NOW + 300})
+    (key,) = [k for k in signing.public_jwks()["keys"] if k["alg"] == "PS256"]
+    assert set(key) == {"kty", "n", "e", "kid", "use", "alg"} and (keys / "cdr.pem").exists()
+    assert jwt.get_unverified_header(compact) == {"alg": "PS256", "kid": key["kid"], "typ": "JWT"}
+    with time_machine.travel(datetime.fromtimestamp(NOW, UTC)):
+        read = jwt.decode(compact, jwt.PyJWK(key).key, ["PS256"], audience="https://holder.example")
+    assert read["iss"] == "brand-1"
 
 
 def test_a_retired_key_stays_published(keys):
@@ -228,6 +240,45 @@ def test_a_token_that_is_not_exactly_right_is_refused(reason, compact):
 def test_ten_seconds_ahead_are_forgiven():
     assert signing.verify_jws(token({**CLAIMS, "iat": NOW + 10}), jwks=JWKS, **RULES)
     assert signing.verify_jws(token({**CLAIMS, "aud": ["x", CLAIMS["aud"]]}), jwks=JWKS, **RULES)
+
+
+def test_a_protocol_may_leave_open_what_it_says_is_open():
+    """CDR: `iat` is optional and `exp` is not; the typ is JWT or none; two names of the audience."""
+    rules = {
+        **RULES,
+        "typ": ("JWT", None),
+        "audience": ("https://a.example", CLAIMS["aud"]),
+        "required": "exp",
+        "algorithms": ("PS256",),
+    }
+    jwks = {"keys": [public(EC), public(RSA, kid="r")]}
+    claims = {**without("iat"), "exp": NOW + 60}
+
+    def verify(claims=claims, typ="JWT", key=RSA, alg="PS256", kid="r"):
+        signed = jwt.encode(claims, key, alg, {"kid": kid, "typ": typ})
+        return signing.verify_jws(signed, jwks=jwks, **rules)
+
+    assert verify() == verify(typ=None) == claims
+    for reason, change in {
+        "typ": {"typ": "secevent+jwt"},
+        "alg": {"key": EC, "alg": "ES256", "kid": "k1"},
+        "exp": {"claims": {**CLAIMS}},
+        "iat": {"claims": {**claims, "iat": NOW + 11}},
+        "aud": {"claims": {**claims, "aud": [["https://a.example"]]}},
+    }.items():
+        with pytest.raises(signing.BadSignature) as refusal:
+            verify(**change)
+        assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("typ", [None, ["JWT"], {}, 1])
+def test_a_typ_that_is_there_is_a_word(typ):
+    header = json.dumps({"alg": "ES256", "kid": "k1", "typ": typ}).encode()
+    with pytest.raises(signing.BadSignature) as refusal:
+        signing.verify_jws(
+            signed_raw(header, json.dumps(CLAIMS).encode()), jwks=JWKS, **{**RULES, "typ": ("JWT", None)}
+        )
+    assert refusal.value.reason == "typ"
 
 
 @pytest.mark.parametrize(
