@@ -1,4 +1,4 @@
-"""WRITES the facts about organizations: licence decisions, published terms, channels and keys, and the data files.
+"""WRITES the facts about organizations: licence decisions, published terms, channels and keys.
 
 Codes of organizations are ours, since the real ones are not public: ten letters or digits, the first two for the
 sector (BK bank, SV savings bank, MU mutual, CD card, CP capital, IV securities, IN insurance, EM e-money, FT fintech,
@@ -6,14 +6,11 @@ TC telecom, PB public, HL health, TR transport, SH shopping, EN energy, OT other
 numbers from 9001 on belong to the invented organizations. The ledger is not known here: callers write its entries.
 """
 
-import csv
 import datetime
-import json
 import secrets as randomness
 import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from django.db import transaction
 from django.utils import timezone
@@ -24,14 +21,10 @@ from providers.models import (
     ChannelKey,
     Licence,
     Organization,
-    PolicyRule,
-    Scope,
     Service,
     Terms,
-    TermsItem,
 )
 
-DATA = Path(__file__).parent / "data"
 SEOUL = zoneinfo.ZoneInfo("Asia/Seoul")
 
 
@@ -239,21 +232,47 @@ def open_channel(
     protocol: str,
     address: str = "",
     secret: str | None = None,
+    details: Mapping[str, str] | None = None,
+    credential: str = "",
     by=None,
     at: datetime.datetime,
 ) -> Channel:
     """Open the way to an organization. A native channel gets a signing secret: `secret` (`whsec_…`) or a fresh one.
+    `details` are the wire's own settings, `credential` the one secret that signs us in there.
 
     The address is kept as given; it is judged by `outbound` at each call. Raises ChannelAlreadyOpen."""
     Organization.objects.select_for_update().get(pk=organization.pk)
     if organization.channels.filter(state=Channel.State.OPEN).exists():
         raise ChannelAlreadyOpen(organization.code)
     channel = Channel.objects.create(
-        organization=organization, protocol=protocol, address=address, state=Channel.State.OPEN, opened_at=at
-    )
+        organization=organization, protocol=protocol, address=address, details=dict(details or {}),
+        state=Channel.State.OPEN, opened_at=at,
+    )  # fmt: skip
     if protocol == Channel.Protocol.NATIVE:
         _add_secret(channel, secret, at)
+    if credential:
+        set_credential(channel=channel, credential=credential, by=by, at=at)
     return channel
+
+
+@transaction.atomic
+def set_credential(*, channel: Channel, credential: str, by=None, at: datetime.datetime) -> ChannelKey:
+    """Keep what signs us in at the other side (a bearer token, a client secret), sealed; the one before is retired."""
+    kind = ChannelKey.Kind.CREDENTIAL
+    channel.keys.filter(kind=kind, retired_at__isnull=True).update(retired_at=at)
+    kid = f"credential-{randomness.token_hex(8)}"
+    return ChannelKey.objects.create(
+        channel=channel, kind=kind, kid=kid, active_from=at,
+        sealed_secret=signing.seal(credential.encode(), aad=_place(channel, kid)),
+    )  # fmt: skip
+
+
+def channel_credential(channel: Channel) -> str:
+    """What signs us in at the other side; empty where nothing does. Uses prefetched keys."""
+    for key in channel.keys.all():
+        if key.kind == ChannelKey.Kind.CREDENTIAL and key.retired_at is None:
+            return signing.unseal(bytes(key.sealed_secret or b""), aad=_place(channel, key.kid)).decode()
+    return ""
 
 
 @transaction.atomic
@@ -339,117 +358,3 @@ def _add_secret(channel: Channel, secret: str | None, at: datetime.datetime) -> 
 
 def _place(channel: Channel, kid: str) -> bytes:
     return f"channel-key|{channel.pk}|{kid}".encode()
-
-
-# The data files
-
-
-@transaction.atomic
-def load_scopes(*, by=None, at: datetime.datetime | None = None) -> int:
-    """Bring the scope catalogue in line with `data/scopes.json`; returns how many items it has."""
-    rows = _json("scopes.json")
-    for row in rows:
-        Scope.objects.update_or_create(
-            item=row["item"], defaults={name: value for name, value in row.items() if name != "item"}
-        )
-    return len(rows)
-
-
-@transaction.atomic
-def load_policy(*, by=None, at: datetime.datetime | None = None) -> int:
-    """Bring the dated numbers in line with `data/policy.csv`; returns how many there are. Rows not in the file stay."""
-    with (DATA / "policy.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        PolicyRule.objects.update_or_create(
-            key=row["key"],
-            effective_on=datetime.date.fromisoformat(row["effective_on"]),
-            defaults={
-                "value": int(row["value"]),
-                "unit": row["unit"],
-                "source": row["source"],
-                "note": row["note"],
-            },
-        )
-    policy.forget()
-    return len(rows)
-
-
-@transaction.atomic
-def load_fictional(
-    *, by=None, at: datetime.datetime | None = None, until: datetime.date | None = None
-) -> int:
-    """Add the invented organizations, their licences, services and published terms from `data/fictional.json`.
-
-    What is there already stays as it is; with `until`, terms published after that day are left for another call. Channels are opened by whoever knows the addresses; each organization's
-    protocol is its `channel` in the file. Returns the number of organizations in the file."""
-    data = fictional()
-    organizations = {row["code"]: _load_organization(row) for row in data["organizations"]}
-    for row in data["services"]:
-        service, _ = Service.objects.get_or_create(
-            client_id=row["client_id"],
-            defaults={
-                "organization": organizations[row["operator"]],
-                **{name: value for name, value in row.items() if name not in _NOT_SERVICE},
-            },
-        )
-        for version in sorted([*row["history"], row["terms"]], key=lambda terms: terms["version"]):
-            if until is None or version["published_on"] <= until.isoformat():
-                _load_terms(service, version, organizations, by)
-    return len(organizations)
-
-
-def fictional() -> dict:
-    """The invented organizations and services as the file has them."""
-    return _json("fictional.json")
-
-
-_NOT_SERVICE = ("operator", "client_id", "terms", "history")
-_INVENTED = "방지턱 가상 데이터 · invented for the demo"
-
-
-def _load_organization(row: dict) -> Organization:
-    names = ("name_ko", "name_en", "sector", "is_operator", "is_source", "duty_contact")
-    organization, _ = Organization.objects.get_or_create(
-        code=row["code"], defaults={"is_fictional": True, **{name: row[name] for name in names}}
-    )
-    for licence in row["licences"]:
-        Licence.objects.get_or_create(
-            organization=organization,
-            status=licence["status"],
-            decided_on=licence["decided_on"],
-            effective_on=licence["effective_on"],
-            defaults={"source": _INVENTED, "note": licence["note"], "note_en": licence["note_en"]},
-        )
-    return organization
-
-
-def _load_terms(service: Service, row: dict, organizations: dict[str, Organization], by) -> None:
-    if service.terms.filter(version=row["version"]).exists():
-        return
-    terms = Terms.objects.create(
-        service=service,
-        **{name: value for name, value in row.items() if name not in ("items", "published_on")},
-    )
-    TermsItem.objects.bulk_create(
-        TermsItem(
-            terms=terms,
-            position=position,
-            **{
-                **item,
-                "source": organizations[item["source"]] if item["source"] else None,
-                "recipient": organizations[item["recipient"]] if item["recipient"] else None,
-            },
-        )
-        for position, item in enumerate(row["items"], start=1)
-    )
-    morning = datetime.time(9, tzinfo=SEOUL)
-    publish_terms(
-        terms=terms,
-        by=by,
-        at=datetime.datetime.combine(datetime.date.fromisoformat(row["published_on"]), morning),
-    )
-
-
-def _json(name: str):
-    return json.loads((DATA / name).read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from consents.actors import Actor
-from providers import policy, registry
+from providers import datafiles, policy
 from providers.models import PolicyRule
 from tests import factories
 from tests.city import city, seeded
@@ -20,8 +20,8 @@ NOW = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
 def django_db_setup(django_db_setup, django_db_blocker):
     """The facts of `providers/data` are in every test database, as they are in every real one."""
     with django_db_blocker.unblock():
-        registry.load_policy()
-        registry.load_scopes()
+        datafiles.load_policy()
+        datafiles.load_scopes()
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,8 @@ def facts(request):
         "transactional_db" if transactional or (marker and marker.kwargs.get("transaction")) else "db"
     )
     if not PolicyRule.objects.exists():
-        registry.load_policy()
-        registry.load_scopes()
+        datafiles.load_policy()
+        datafiles.load_scopes()
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from django.db import connections
 from psycopg import sql
 
 from consents.ledger import signer, witness
-from providers import policy, registry
+from providers import datafiles, policy
 
 PREFIX = "bench_"
 PATIENCE = 20.0  # seconds for the witness to listen
@@ -36,7 +36,7 @@ def database() -> Iterator[None]:
     try:
         default.settings_dict["NAME"], settings.LEDGER_ALIAS = name, "default"
         call_command("migrate", verbosity=0, interactive=False)
-        registry.load_policy()
+        datafiles.load_policy()
         yield
     finally:
         default.close()

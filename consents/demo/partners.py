@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey
 from consents import oauth, publishing
 from consents.actors import Actor
 from consents.models import Consent
-from providers import registry, signing
+from providers import datafiles, registry, signing
 from providers.models import Channel, Organization
 from providers.sandbox import database, holdings
 
@@ -32,7 +32,7 @@ def address(code: str) -> str:
 
 def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
     """Open every invented organization's channel, register its key and client; writes sandbox.json. Returns the keys."""
-    protocols = {row["code"]: row["channel"] for row in registry.fictional()["organizations"]}
+    protocols = {row["code"]: row["channel"] for row in datafiles.fictional()["organizations"]}
     known, keys, opened = {}, {}, []
     for organization in Organization.objects.filter(is_fictional=True).prefetch_related("services"):
         protocol = protocols[organization.code]

@@ -23,7 +23,7 @@ from consents import answers, lifecycle, propagation, publishing, reconciliation
 from consents.actors import Actor
 from consents.ledger.entries import SEOUL
 from consents.models import Delivery, EndReason, Evidence, Person, Subscription
-from providers import registry
+from providers import datafiles
 from providers.models import Organization, Service, Terms, TermsItem
 from providers.wires import SENT, Outcome
 
@@ -335,7 +335,7 @@ class Story:
 
     def market(self) -> None:
         """What happens to services and licences in that year."""
-        for row in registry.fictional()["services"]:
+        for row in datafiles.fictional()["services"]:
             published = datetime.datetime.fromisoformat(f"{row['terms']['published_on']}T09:00:00+09:00")
             self.calendar.add(
                 max(published, self.now - relativedelta(years=1)),
@@ -353,7 +353,7 @@ class Story:
 
     def _publishes(self, at: datetime.datetime) -> None:
         before = set(Terms.objects.filter(state=Terms.State.PUBLISHED).values_list("pk", flat=True))
-        registry.load_fictional(until=at.astimezone(SEOUL).date(), at=at)
+        datafiles.load_fictional(until=at.astimezone(SEOUL).date(), at=at)
         terms = Terms.objects.select_related("service__organization")
         retired = terms.filter(pk__in=before, state=Terms.State.RETIRED)
         published = terms.filter(state=Terms.State.PUBLISHED).exclude(pk__in=before)

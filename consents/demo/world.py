@@ -31,7 +31,7 @@ from consents.ledger.entries import SEOUL
 from consents.lifecycle import Choice, day, ending, joining, running
 from consents.models import Consent, Delivery, EndReason, Evidence, Person, PersonKey, Subscription
 from consents.reports import Holding
-from providers import registry, vault
+from providers import datafiles, vault
 from providers.ids import uuid7
 from providers.models import Channel, Organization, Service, Terms, TermsItem
 from providers.models.organizations import OPEN_STATUSES
@@ -84,7 +84,7 @@ class Market:
 
 def _closing() -> list[str]:
     return [
-        row["slug"] for row in registry.fictional()["services"] if row["state"] != "live" or row["history"]
+        row["slug"] for row in datafiles.fictional()["services"] if row["state"] != "live" or row["history"]
     ]
 
 

@@ -24,7 +24,7 @@ from consents.actors import Actor
 from consents.demo import bulk, partners, world
 from consents.ledger import replay
 from consents.models import Consent, Delivery, EntryIndex, Evidence, LedgerEntry, Person, Subscription
-from providers import registry
+from providers import datafiles
 from tests.consents.ledger.test_replay import log
 
 __all__ = ["log"]
@@ -37,7 +37,7 @@ SYSTEM = Actor.system("test")
 @pytest.fixture
 def keys(log, settings, tmp_path, now):
     settings.PORTAL_KEYS_DIR = tmp_path / "keys"
-    registry.load_fictional(until=(now - datetime.timedelta(days=366)).date(), at=now)
+    datafiles.load_fictional(until=(now - datetime.timedelta(days=366)).date(), at=now)
     return partners.open_channels(by=SYSTEM, at=now - datetime.timedelta(days=366))
 
 

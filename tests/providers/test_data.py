@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from providers import policy, registry, wording
+from providers import datafiles, policy, registry, wording
 from providers.models import Licence, Organization, PolicyRule, Scope, Service, Terms, TermsItem
 
 DATA = Path(registry.__file__).parent / "data"
 AT = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
 
 SCOPES = json.loads((DATA / "scopes.json").read_text(encoding="utf-8"))
-FICTIONAL = registry.fictional()
+FICTIONAL = datafiles.fictional()
 ORGANIZATIONS = {row["code"]: row for row in FICTIONAL["organizations"]}
 SERVICES = FICTIONAL["services"]
 VERSIONS = [(service, terms) for service in SERVICES for terms in [*service["history"], service["terms"]]]
@@ -247,9 +247,9 @@ def test_two_services_have_a_material_second_version():
 
 @pytest.fixture
 def loaded(db):
-    registry.load_scopes(at=AT)
-    registry.load_policy(at=AT)
-    registry.load_fictional(at=AT)
+    datafiles.load_scopes(at=AT)
+    datafiles.load_policy(at=AT)
+    datafiles.load_fictional(at=AT)
     yield
     policy.forget()
 
@@ -263,9 +263,9 @@ def rows():
 
 def test_loading_twice_changes_nothing(loaded):
     before = rows()
-    registry.load_scopes(at=AT)
-    registry.load_policy(at=AT)
-    registry.load_fictional(at=AT)
+    datafiles.load_scopes(at=AT)
+    datafiles.load_policy(at=AT)
+    datafiles.load_fictional(at=AT)
     assert rows() == before
     assert Scope.objects.count() == 67 and Organization.objects.count() == len(ORGANIZATIONS)
 

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from providers import policy, registry, signing, wording
+from providers import datafiles, policy, registry, signing, wording
 from providers.models import Channel, ChannelKey, Licence, Organization, Service, Terms, TermsItem
 
 AT = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def service():
-    registry.load_fictional(at=AT)
+    datafiles.load_fictional(at=AT)
     return Service.objects.get(slug="durumi-week")
 
 
@@ -144,7 +144,7 @@ def test_a_sealed_secret_is_good_in_its_own_channel_only(service):
 
 
 def test_two_secrets_sign_while_one_is_rotated(service):
-    registry.load_policy(at=AT)
+    datafiles.load_policy(at=AT)
     channel = registry.open_channel(
         organization=service.organization, protocol="native", address="https://durumi.example/in", at=AT
     )

@@ -20,7 +20,7 @@ from consents import accounts, publishing
 from consents.actors import Actor
 from consents.demo import bulk, cast, partners, story
 from consents.models import Member, Person
-from providers import register, registry
+from providers import datafiles, register, registry
 from providers.models import Channel, Licence, Organization, Service, Terms
 
 PEOPLE = {"small": 40, "city": 22_000}
@@ -120,12 +120,12 @@ class Command(BaseCommand):
         )
 
     def _facts(self, now: datetime.datetime) -> None:
-        registry.load_policy()
-        registry.load_scopes()
-        rows = list(register.read(registry.DATA / "registry.csv"))
+        datafiles.load_policy()
+        datafiles.load_scopes()
+        rows = list(register.read(datafiles.DATA / "registry.csv"))
         start = now - relativedelta(years=1, days=1)
         report = registry.import_register(rows, at=now)
-        registry.load_fictional(until=start.date(), at=now)
+        datafiles.load_fictional(until=start.date(), at=now)
         terms = Terms.objects.select_related("service__organization").filter(state=Terms.State.PUBLISHED)
         publishing.note_terms(terms, by=story.SYSTEM, at=start)
         known = Licence.objects.select_related("organization").filter(effective_on__lte=start)
@@ -173,7 +173,7 @@ class Command(BaseCommand):
             told.calendar.play(bar.update)
 
     def _close_services(self) -> None:
-        registry.set_service_states({row["slug"]: row["state"] for row in registry.fictional()["services"]})
+        registry.set_service_states({row["slug"]: row["state"] for row in datafiles.fictional()["services"]})
 
     def _switch_faults(self) -> None:
         """Two sources of the demo stay difficult, so that there is something late to look at."""

@@ -312,13 +312,13 @@ from django.db import connection, connections
 from consents import accounts, jobs, lifecycle, propagation
 from consents.actors import Actor
 from consents.models import EntryIndex, Disclosure, Leaf, Person, Verification
-from providers import policy, registry
+from providers import datafiles, policy
 from providers.models import PolicyRule
 from tests import factories
 
 assert settings.LEDGER_ALIAS == "sequencer" and settings.PRIVACY_ALIAS == "privacy"
 users = [connections[alias].cursor().execute("SELECT current_user").fetchone()[0] for alias in ("default", "sequencer", "privacy")]
-registry.load_policy(); registry.load_scopes()
+datafiles.load_policy(); datafiles.load_scopes()
 PolicyRule.objects.filter(key="PROCESSING_RECORD_YEARS").update(value=0)
 policy.forget()
 at = datetime.datetime.now(datetime.UTC)

@@ -138,11 +138,11 @@ class Watch:
 def prepare(watch: Watch) -> dict:
     from django.core.management import call_command
 
-    from providers import registry
+    from providers import datafiles
 
     call_command("migrate", verbosity=0)
-    registry.load_policy()
-    registry.load_scopes()
+    datafiles.load_policy()
+    datafiles.load_scopes()
     return {}
 
 
