@@ -1,0 +1,75 @@
+"""How organizations are reached: their open channel as an endpoint, a delivery as a message, the wire of a protocol."""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from consents import references
+from consents.models import Delivery
+from providers import registry, wires
+from providers.models import Channel, ChannelKey
+from providers.wires import native
+
+# Protocols whose messages we carry. Poll is carried by the other side, the desk by people.
+WIRES: dict[str, ModuleType] = {
+    Channel.Protocol.NATIVE: native,
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """An open channel, where it leads, and the wire it speaks."""
+
+    channel: Channel
+    endpoint: wires.Endpoint
+    wire: ModuleType
+
+    def can(self, verb: str) -> bool:
+        """Whether the protocol has `read_back`, `list_remote`, `challenge` …"""
+        return hasattr(self.wire, verb)
+
+
+def routes(organizations: Iterable[uuid.UUID]) -> dict[uuid.UUID, Route]:
+    """The route to each organization that has one: two queries. Who is reached by poll or by hand has none."""
+    channels = Channel.objects.filter(
+        organization__in=set(organizations), state=Channel.State.OPEN, protocol__in=WIRES
+    ).prefetch_related("keys")
+    return {channel.organization_id: route(channel) for channel in channels}
+
+
+def route(channel: Channel) -> Route:
+    """The route of a channel in whatever state; KeyError for a protocol we do not carry."""
+    return Route(channel, endpoint(channel), WIRES[channel.protocol])
+
+
+def endpoint(channel: Channel) -> wires.Endpoint:
+    return wires.Endpoint(
+        address=channel.address,
+        secrets=registry.channel_secrets(channel),
+        details=channel.details,
+        credential=registry.channel_credential(channel),
+        jwks=public_keys(channel),
+    )
+
+
+def public_keys(channel: Channel) -> dict[str, Any]:
+    """The JWKS an organization signs with, as it was registered for this channel. Uses prefetched keys."""
+    keys = [key for key in channel.keys.all() if key.kind == ChannelKey.Kind.JWK and key.retired_at is None]
+    return {"keys": [{**(key.jwk or {}), "kid": key.kid} for key in keys]}
+
+
+def letters(deliveries: Iterable[Delivery]) -> dict[int, wires.Message]:
+    """Each delivery as the message its wire sends, by primary key: one query. A replay goes out under the id of the first."""
+    rows = list(deliveries)
+    known = references.of_deliveries(rows)
+    return {
+        row.pk: wires.Message(
+            jti=str(row.replay_of.jti if row.replay_of else row.jti),
+            body=row.body.encode(),
+            references=known[row.pk],
+            handle=row.handle,
+        )
+        for row in rows
+    }
