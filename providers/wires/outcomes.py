@@ -32,33 +32,62 @@ TABLE: dict[str, dict[str, str]] = {
         "429": RETRY,
         "4xx": REFUSED,
     },
+    # RFC 8935 §2.4: who sends is not let in, which HTTP says with 401 as well.
+    "push": {"401": KEY},
+    # RFC 6749 §5.2, where a bearer token is fetched.
+    "token": {"401": KEY, "invalid_client": KEY, "unauthorized_client": KEY},
     # RFC 7009 §2.2 answers 200 for a token it never knew as well.
-    "revocation": {"2xx": CHECK, "401": KEY, "invalid_client": KEY},
-    # FAPI Grant Management §6: 404 is a grant they do not know, 401 a token of ours that is not good.
-    "grants": {"401": KEY, "404": CHECK},
-    # CDR: 422 Invalid Consent Arrangement.
-    "cdr": {"401": KEY, "422": CHECK},
-    # UK Open Banking: DELETE of a consent that is not there any more.
-    "uk": {"401": KEY, "400": REFUSED, "404": CHECK},
+    "revocation": {"2xx": CHECK, "401": KEY, "invalid_client": KEY, "unsupported_token_type": REFUSED},
+    # FAPI Grant Management §6.6: 404 is a grant they do not know, 401 a token of ours that is not good. 410 is the
+    # grant, not the address.
+    "grants": {"204": SENT, "2xx": CHECK, "401": KEY, "404": CHECK, "410": CHECK},
+    # CDR: 422 Invalid Consent Arrangement; its client authentication is OAuth's.
+    "cdr": {"204": SENT, "2xx": CHECK, "401": KEY, "invalid_client": KEY, "422": CHECK},
+    # UK Open Banking: DELETE of a consent that is not there any more is 400 with a code, at some banks 404 or 410.
+    "uk": {
+        "204": SENT,
+        "UK.OBIE.Resource.NotFound": CHECK,  # v3.1
+        "U011": CHECK,  # v4.0
+        "2xx": CHECK,
+        "401": KEY,
+        "400": REFUSED,
+        "404": CHECK,
+        "410": CHECK,
+    },
     # Korean standard API: `rsp_code` says more than the status. What is already ended is read back before it is believed.
     "korea": {
         "00000": SENT,
-        "99999": CHECK,
-        "40103": CHECK,
-        "40106": CHECK,
-        "40402": CHECK,
-        "40403": CHECK,
-        "40404": CHECK,
-        "40101": KEY,
-        "40102": REFUSED,
-        "40104": REFUSED,
-        "40105": REFUSED,
-        "40302": RETRY,
-        "40303": REFUSED,
+        "99999": CHECK,  # "not a valid token" on a stop: ended, or never there
+        "40001": REFUSED,  # a parameter
+        "40002": REFUSED,  # a header
+        "40101": KEY,  # our token
+        "40102": REFUSED,  # our network address is not on their list
+        "40103": CHECK,  # revoked token
+        "40104": REFUSED,  # no right to this call
+        "40105": REFUSED,  # no right to this asset
+        "40106": CHECK,  # the transfer request has run out
+        "40301": REFUSED,
+        "40302": RETRY,  # limited for a while
+        "40303": REFUSED,  # they do not know our organization code
+        "40304": REFUSED,  # older than five years
+        "40305": REFUSED,  # an asset that is not in order
+        "40401": REFUSED,  # no such address
+        "40402": CHECK,  # no such asset
+        "40403": CHECK,  # no such customer
+        "40404": CHECK,  # a closed asset
+        "40501": REFUSED,
         "42901": RETRY,
         "42902": RETRY,
         **{f"5000{last}": RETRY for last in range(1, 10)},
+        # their token endpoint, RFC 6749 §5.2
+        "invalid_client": KEY,
+        "unauthorized_client": KEY,
+        "server_error": RETRY,
+        "temporarily_unavailable": RETRY,
+        **dict.fromkeys(("invalid_request", "invalid_grant", "invalid_scope", "access_denied"), REFUSED),
+        "unsupported_grant_type": REFUSED,
         "2xx": RETRY,  # a 200 without a code we know says nothing
+        "401": KEY,
     },
 }  # fmt: skip
 _ERR_CODES = {
