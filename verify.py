@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Check a proof, a certificate, a receipt or a whole log of the consent portal: offline, and without trusting it.
 
-    python verify.py PROOF POLICY                     a .tlog-proof, or a certificate of ending (JSON) with proofs in it
+    python verify.py PROOF POLICY [--keys JWKS]       a .tlog-proof, or a certificate of ending (JSON) with proofs in it;
+                                                      JWKS are the portal's public keys, which its own words are signed with
     python verify.py --log DIR POLICY [--since OLD]   a copy of the log: every entry, every tile, the root; OLD is the
                                                       checkpoint you kept from last time
     python verify.py --receipt FILE --keys JWKS --log DIR POLICY
@@ -10,10 +11,17 @@
 POLICY names the log's key and the witnesses that must have seen it. Get it from the regulator, not from the portal.
 Answers VALID (exit 0) or INVALID with the reason (exit 1); 2 where it could not be asked.
 
+A certificate says more than the log does. Each line of its answer is one of these:
+    a number, PROVED    the log proves it, at that index
+    SIGNED              the portal signed it: its word, which no proof in the log shows (names, the day of joining, ...)
+    NOT PROVED          nothing given here proves it; without --keys this is all that is only signed
+    WITHOUT PROOF       the certificate names an entry of the log and brings no proof of it
+Where one of the last two is there, the first line ends with "but only in part": rely on the other lines alone.
+
 VALID means: this entry was written, is in the log, was not changed, and the witnesses saw the same log. It does not mean
 that a company really deleted anything: only that it said so, signed, at that time. Needs Python >= 3.10 and `cryptography`.
 
-Formats: C2SP tlog-proof, tlog-checkpoint, tlog-cosignature, tlog-policy, tlog-tiles; RFC 6962, RFC 9901, RFC 8785.
+Formats: C2SP tlog-proof, tlog-checkpoint, tlog-cosignature, tlog-policy, tlog-tiles; RFC 6962, RFC 7515, RFC 8785, RFC 9901.
 """
 
 import argparse
@@ -24,6 +32,7 @@ import datetime
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import re
 import sys
@@ -42,6 +51,14 @@ EARLIEST, AHEAD = (
     900,
 )  # a witness's time: since 2020, and at most 15 minutes ahead of this clock
 LARGEST = 2_000_000  # characters of a proof or a certificate: hundreds of proofs have fewer
+RECEIPT, CERTIFICATE = "consent-receipt+jwt", "ending-certificate+jwt"  # `typ` of what the portal signs
+BESIDE = {
+    "evidence",
+    "digest",
+    "jws",
+    "keys",
+    "verify",
+}  # members of a certificate that its signature does not cover
 STEPS = ("sent", "received", "stopped", "erased")  # of a message
 DEEPEST, SAFE = 32, 2**53 - 1  # JSON: levels of nesting, largest integer
 MEANING = {
@@ -54,7 +71,9 @@ MEANING = {
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[^\s+]+")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _DIGEST = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"  # base64url of 32 bytes, in its one spelling
+_JWS = re.compile(r"[ \t\r\n]*([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+[ \t\r\n]*")
 # RFC 8785 leaves an entry one spelling, so its bytes can be read with a pattern and with nothing else.
 _ENTRY = re.compile(
     rf'\{{"_sd":\[((?:"{_DIGEST}"(?:,"{_DIGEST}")*)?)\],"_sd_alg":"sha-256","day":"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})",'
@@ -86,10 +105,9 @@ def unb64(text, what="base64"):
 
 
 def unb64url(text, what):
-    try:
-        data = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-    except (ValueError, binascii.Error):
-        raise Invalid(f"{what} is not base64url") from None
+    if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
+        raise Invalid(f"{what} is not base64url")
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if b64url(data) != text:
         raise Invalid(f"{what} is not canonical base64url")
     return data
@@ -139,6 +157,20 @@ def check_depth(value, what, left):
         raise Invalid(f"{what} is nested too deep")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         check_depth(inner, what, left - 1)
+
+
+def canonical(value):
+    """RFC 8785 of what strict_json has read: without fractions only the order of names is left, by UTF-16 code units."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return "{" + ",".join(f"{canonical(name)}:{canonical(value[name])}" for name in names) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(canonical(one) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def sha256_of(text):
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def member(value, name, kind, what):
@@ -447,11 +479,58 @@ def compact(value):
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+# --- what the portal signs -------------------------------------------------------------------------------------------------------
+
+
+def open_jws(compact, typ, jwks, what):
+    """The claims of a compact JWS of ours. Without `jwks` its signature is not looked at."""
+    parts = compact.split(".")
+    if len(parts) != 3:
+        raise Invalid(f"{what} is not a compact JWS")
+    header, claims = (jws_part(part, what) for part in parts[:2])
+    if inner(header, "alg") != "ES256" or inner(header, "typ") != typ:
+        raise Invalid(f"{what} is not a {typ} signed with ES256")
+    if "crit" in header or "b64" in header:
+        raise Invalid(f"{what} asks for what this verifier does not know")
+    if len(signature := unb64url(parts[2], "the signature")) != 64:
+        raise Invalid(f"the signature of {what} has another length")
+    if jwks is not None:
+        check_es256(jwks, header.get("kid"), ".".join(parts[:2]).encode(), signature, what)
+    return claims
+
+
+def jws_part(part, what):
+    try:
+        return strict_json(unb64url(part, what).decode(), what)
+    except UnicodeDecodeError:
+        raise Invalid(f"{what} is not UTF-8") from None
+
+
+def check_es256(jwks, kid, message, signature, what):
+    for key in member(jwks, "keys", list, "the key file"):
+        if not isinstance(kid, str) or inner(key, "kid") != kid:
+            continue
+        if (key.get("kty"), key.get("crv")) != ("EC", "P-256"):
+            continue
+        x, y = (unb64url(member(key, name, str, "a key"), "a key") for name in "xy")
+        if len(x) != 32 or len(y) != 32:
+            raise Invalid(f"the key of {what} has another length")
+        half = [int.from_bytes(part, "big") for part in (x, y, signature[:32], signature[32:])]
+        try:
+            public = EllipticCurvePublicNumbers(half[0], half[1], SECP256R1()).public_key()
+            return public.verify(encode_dss_signature(half[2], half[3]), message, ECDSA(SHA256()))
+        except (InvalidSignature, ValueError):
+            raise Invalid(f"the signature of {what} is false") from None
+    raise Invalid(f"the key file does not hold the key of {what}")
+
+
 # --- certificate of ending --------------------------------------------------------------------------------------------------------
 
 
-def check_certificate(paper, policy, now):
-    """Every proof in a certificate, and that it says what they say: (proofs, entries without proof, claims nobody proved)."""
+def check_certificate(paper, policy, now, jwks):
+    """Every proof in a certificate, that it says what they say, and that the portal said all of it.
+
+    Answers (proofs, entries without proof, whether the end is proved, claims nobody proved)."""
     log = member(paper, "log", dict, "the certificate")
     proved, bare, known = [], [], set()
     for row in member(log, "entries", list, "the certificate's log"):
@@ -472,13 +551,60 @@ def check_certificate(paper, policy, now):
         proved.append(found)
     if not proved:
         raise Invalid("the certificate holds no proof")
-    return proved, bare, compare(paper, proved)
+    ended, rest = compare(paper, proved)
+    rest += check_documents(paper)
+    check_statement(paper, jwks, now)
+    return proved, bare, ended, rest
+
+
+def check_statement(paper, jwks, now):
+    """What the portal signed is this certificate, word for word: all of it but proofs, documents and the signature."""
+    log = paper["log"]
+    entries = [{name: row[name] for name in row if name != "proof"} for row in log["entries"]]
+    stated = {name: paper[name] for name in paper if name not in BESIDE}
+    stated["log"] = {**{name: log[name] for name in log if name != "size"}, "entries": entries}
+    if member(paper, "digest", str, "the certificate") != sha256_of(canonical(stated)):
+        raise Invalid("the certificate was changed: its digest is of other words")
+    what = "the certificate's signature"
+    claims = open_jws(member(paper, "jws", str, "the certificate"), CERTIFICATE, jwks, what)
+    if canonical(inner(claims, "certificate")) != canonical(stated):
+        raise Invalid("the certificate was changed: the portal signed other words")
+    if member(claims, "sub", str, what) != member(stated, "subject", str, "the certificate"):
+        raise Invalid("the certificate's signature is about another person")
+    if not 0 <= member(claims, "iat", int, what) <= now + AHEAD:
+        raise Invalid("the certificate's signature gives a time that cannot be")
+
+
+def check_documents(paper):
+    """Each document is the one that a party's statement names. Answers the statements whose document is not there."""
+    open_ones = {
+        (party.get("id"), one["id"], one["digest"]): None
+        for party in paper["parties"]
+        for one in statements(party)
+    }
+    known = set(open_ones)
+    given = [] if paper.get("evidence") is None else member(paper, "evidence", list, "the certificate")
+    for row in given:
+        names = tuple(
+            member(row, name, str, "evidence of the certificate") for name in ("organization", "id", "digest")
+        )
+        if names not in known:
+            raise Invalid(f"the certificate brings evidence {names[1][:40]} that no party of it stated")
+        if row.get("document") in (None, ""):
+            continue
+        if sha256_of(member(row, "document", str, "evidence of the certificate")) != names[2]:
+            raise Invalid(
+                f"the document of the evidence {names[1][:40]} has another digest than the certificate"
+            )
+        open_ones.pop(names, None)
+    return [("document", party, ident) for party, ident, _ in open_ones]
 
 
 def compare(paper, proved):
-    """The claims of a certificate that none of its proofs shows; raises Invalid where a proof says otherwise."""
+    """Whether the end is proved, and the claims that no proof shows; raises Invalid where a proof says otherwise."""
     parties: dict = {}
     for party in member(paper, "parties", list, "the certificate"):
+        member(party, "id", str, "a party")
         parties.setdefault(member(party, "jti", str, "a party"), party)
     if len(parties) != len(paper["parties"]):
         raise Invalid("the certificate names one message twice")
@@ -496,11 +622,13 @@ def compare(paper, proved):
             same(typ, "when it ended", second(paper.get("ended_at")), moment)
             same(typ, "reason", paper.get("reason"), fields.get("rsn"))
             same(typ, "company", inner(paper, "operator", "id"), fields.get("opr"))
-            if moment and fields.get("sbs"):
+            if moment and all(isinstance(fields.get(name), str) for name in ("sbs", "rsn", "opr")):
                 shown.add(("ended",))
         if typ == "erasure.requested" and subscription in listed(fields, "ids"):
             requested = second(inner(paper, "erasure", "requested_at"))
             same(typ, "when erasure was asked for", requested, moment)
+            if moment:
+                shown.add(("asked",))
         if typ.startswith("erasure.") and subscription in listed(fields, "ids"):
             shown.add(typ)
         jti = fields.get("jti")
@@ -526,29 +654,34 @@ def compare(paper, proved):
             if typ.startswith("delivery.") and step not in [one.get("status") for one in named]:
                 raise Invalid(f"the certificate and the entry {typ} differ in what the evidence says")
             shown.add((jti, "evd", fields["evd"]))
-    return unproved(paper, parties, shown)
+    return ("ended",) in shown, list(unproved(paper, parties, shown))
 
 
 def unproved(paper, parties, shown):
-    """What a certificate says beyond its proofs."""
-    rest = [] if ("ended",) in shown else [("when it ended", paper.get("ended_at"))]
-    state = inner(paper, "erasure", "state")
+    """What a certificate says that the log should show, and no proof does: (claim, whose, what)."""
+    state, asked = inner(paper, "erasure", "state"), inner(paper, "erasure", "requested_at")
     if "erasure.confirmed" in shown and state != "confirmed":
         raise Invalid("the certificate and the entry erasure.confirmed differ in the erasure")
-    if isinstance(state, str) and state != "not_requested" and f"erasure.{state}" not in shown:
-        rest.append(("erasure", state))
+    if state != "not_requested" and not (isinstance(state, str) and f"erasure.{state}" in shown):
+        yield "erasure", state
+    if asked is not None and ("asked",) not in shown:
+        yield "erasure asked for", asked
     for jti, party in parties.items():
         for step in STEPS:
-            if party.get(f"{step}_at") and (jti, step) not in shown:
-                rest.append((f"{party.get('id')} {step}", party[f"{step}_at"]))
+            if party.get(f"{step}_at") is not None and (jti, step) not in shown:
+                yield step, party["id"], party[f"{step}_at"]
         for one in statements(party):
             if (jti, "evd", one["digest"]) not in shown:
-                rest.append((f"{party.get('id')} evidence", one["digest"]))
-    return rest
+                yield "evidence", party["id"], one["digest"]
 
 
 def statements(party):
-    return [one for one in listed(party, "statements") if isinstance(inner(one, "digest"), str)]
+    what = "a statement of a party"
+    found = member(party, "statements", list, "a party")
+    for one in found:
+        for name in ("id", "status", "digest"):
+            member(one, name, str, what)
+    return found
 
 
 def listed(value, name):
@@ -567,17 +700,54 @@ def second(moment):
     return moment[:19] if isinstance(moment, str) else None
 
 
-def say_certificate(paper, proved, bare, rest):
+def say_certificate(paper, signed, proved, bare, ended, rest):
     newest = max((one.checkpoint for one in proved), key=lambda one: one.size)
-    yield (
-        f"VALID {newest.origin} size {newest.size} certificate-of-ending {len(proved)} entries proved {newest.witnesses}",
+    word = "  SIGNED" if signed else "  NOT PROVED"
+    rows = [(word, *fact) for fact in facts_of(paper)]
+    rows.append(
+        ("  PROVED" if ended else "  NOT PROVED", "ended", paper.get("ended_at"), paper.get("reason"))
     )
+    if not signed:
+        rows.append(("  NOT PROVED", "the portal's signature", "give its keys with --keys"))
+    rows += [("  WITHOUT PROOF", *row) for row in bare] + [("  NOT PROVED", *claim) for claim in rest]
     for one in proved:
-        yield f"  {one.index}", one.entry.typ, second(one.fields.get("at")) or one.entry.day, one.entry.id
-    for typ, ident in bare:
-        yield "  WITHOUT PROOF", typ, ident
-    for claim, said in rest:
-        yield "  NOT PROVED", claim, said
+        at = one.fields.get("at")
+        when = at if isinstance(at, str) and at else one.entry.day
+        rows.append((f"  {one.index}", one.entry.typ, when, one.fields.get("opr", ""), one.entry.id))
+    rows += [(word, *claim) for claim in claims_of(paper)]
+    open_ones = sum(row[0] in ("  NOT PROVED", "  WITHOUT PROOF") for row in rows)
+    ends = f"but only in part: {open_ones} not proved" if open_ones else "signed by the portal"
+    yield (
+        f"VALID {newest.origin} size {newest.size} certificate-of-ending {len(proved)} entries proved {newest.witnesses} {ends}",
+    )
+    yield from rows
+
+
+def facts_of(paper):
+    """What is only the portal's word, however many proofs there are: whom and what the certificate is about."""
+    for claim, name in (("service", "service"), ("company", "operator")):
+        yield claim, *(inner(paper, name, part) for part in ("name_ko", "name_en", "id"))
+    yield "person", inner(paper, "subject")
+    yield "joined", inner(paper, "joined_at")
+
+
+def claims_of(paper):
+    """The rest of the portal's word that a reader may want to rely on; blank where it says nothing."""
+    for claim, name in (("erasure confirmed", "confirmed_at"), ("erasure refused", "refusal")):
+        if inner(paper, "erasure", name) not in (None, ""):
+            yield claim, inner(paper, "erasure", name)
+    for party in paper["parties"]:
+        yield "party", *(inner(party, name) for name in ("name_ko", "name_en", "id", "role", "goal", "state"))
+        for claim, name in (("due", "due_at"), ("refused", "refusal")):
+            if inner(party, name) not in (None, ""):
+                yield claim, party["id"], inner(party, name)
+        for one in statements(party):
+            yield (
+                "statement",
+                party["id"],
+                *(inner(one, name) for name in ("status", "means", "stated_at", "received_at")),
+            )
+    yield "open", inner(paper, "open")
 
 
 # --- a copy of the log --------------------------------------------------------------------------------------------------------------
@@ -675,24 +845,7 @@ def say_log(checkpoint, counts, since):
 
 def check_receipt(receipt, jwks, policy, folder, now):
     """A receipt, and whether its promise is kept in a copied log. Answers (checkpoint, index, entry, fields)."""
-    parts = receipt.strip().split(".")
-    if len(parts) != 3:
-        raise Invalid("the receipt is not a compact JWS")
-    try:
-        header, claims = (
-            strict_json(unb64url(part, "the receipt").decode(), "the receipt") for part in parts[:2]
-        )
-    except UnicodeDecodeError:
-        raise Invalid("the receipt is not UTF-8") from None
-    if (
-        not isinstance(header, dict)
-        or header.get("alg") != "ES256"
-        or header.get("typ") != "consent-receipt+jwt"
-    ):
-        raise Invalid("the receipt is not a consent-receipt+jwt signed with ES256")
-    if "crit" in header or "b64" in header:
-        raise Invalid("the receipt asks for what this verifier does not know")
-    check_es256(jwks, header.get("kid"), ".".join(parts[:2]).encode(), unb64url(parts[2], "the signature"))
+    claims = open_jws(receipt.strip(), RECEIPT, jwks, "the receipt")
     leaf, log = hash_of(member(claims, "leaf", str, "the receipt")), member(claims, "log", str, "the receipt")
     given, delay = member(claims, "iat", int, "the receipt"), member(claims, "mmd", int, "the receipt")
     ident, shown = member(claims, "jti", str, "the receipt"), member(claims, "sd", list, "the receipt")
@@ -725,28 +878,6 @@ def absent(due, witnessed, now):
     )
 
 
-def check_es256(jwks, kid, message, signature):
-    keys = member(jwks, "keys", list, "the key file")
-    for key in keys:
-        if (
-            not isinstance(key, dict)
-            or key.get("kty") != "EC"
-            or key.get("crv") != "P-256"
-            or key.get("kid") != kid
-        ):
-            continue
-        x, y = (unb64url(member(key, name, str, "a key"), "a key") for name in "xy")
-        if len(x) != 32 or len(y) != 32 or len(signature) != 64:
-            raise Invalid("the receipt's key or signature has another length")
-        half = [int.from_bytes(part, "big") for part in (x, y, signature[:32], signature[32:])]
-        try:
-            public = EllipticCurvePublicNumbers(half[0], half[1], SECP256R1()).public_key()
-            return public.verify(encode_dss_signature(half[2], half[3]), message, ECDSA(SHA256()))
-        except (InvalidSignature, ValueError):
-            raise Invalid("the receipt's signature is false") from None
-    raise Invalid("the key file does not hold the key of this receipt")
-
-
 def utc(moment):
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
@@ -761,20 +892,30 @@ def read(path):
         raise Invalid(f"{path.name} is not text") from None
 
 
-def judge(text, policy_text, now):
+def judge(text, policy_text, now, jwks=None):
     """A proof or a certificate as the lines that are printed, each a tuple of parts. Raises Invalid.
 
-    Of a certificate the proofs show when it ended, who said what when, and the evidence; names and the day of joining are
-    the portal's word, which its signature (JWS) covers."""
+    `jwks` are the portal's public keys: with them what a certificate says beyond the log is SIGNED, else NOT PROVED."""
     if len(text) > LARGEST:
         raise Invalid(f"the file is larger than {LARGEST} characters")
     policy = parse_policy(policy_text)
+    if found := _JWS.fullmatch(text):
+        raise Invalid(other_paper(inner(jws_part(found[1], "the file"), "typ")))
     if not text.lstrip(" \t\r\n").startswith("{"):
         return list(say_proof(check_proof(text, policy, now)))
     paper = strict_json(text, "the certificate")
     if paper.get("type") != "certificate-of-ending":
         raise Invalid("neither a tlog-proof nor a certificate-of-ending")
-    return list(say_certificate(paper, *check_certificate(paper, policy, now)))
+    found = check_certificate(paper, policy, now, jwks)
+    return list(say_certificate(paper, jwks is not None, *found))
+
+
+def other_paper(typ):
+    if typ == RECEIPT:
+        return "this is a receipt, not a proof: check it with --receipt FILE --keys JWKS --log DIR POLICY"
+    if typ == CERTIFICATE:
+        return "this is the signature of a certificate alone: give the certificate's JSON file"
+    return "neither a tlog-proof nor a certificate-of-ending"
 
 
 def printable(part):
@@ -783,17 +924,17 @@ def printable(part):
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in letters)
 
 
-def say(parts, sep="  "):
+def say(parts, sep):
     sys.stdout.write(sep.join(printable(part) for part in parts if part != "") + "\n")
 
 
 def answer(options, now):
     policy_text = read(options.files[-1])
+    keys = strict_json(read(options.keys), "the key file") if options.keys else None
     if not options.log:
-        return judge(read(options.files[0]), policy_text, now)
+        return judge(read(options.files[0]), policy_text, now, keys)
     policy = parse_policy(policy_text)
     if options.receipt:
-        keys = strict_json(read(options.keys), "the key file")
         cp, index, entry, fields = check_receipt(read(options.receipt), keys, policy, options.log, now)
         first = f"VALID {cp.origin} size {cp.size} index {index} {entry.typ} {entry.day} promise kept {cp.witnesses}"
         return [(first,), *say_fields(fields)]
@@ -813,25 +954,32 @@ def main(arguments=None, now=None):
     usage.add_argument("--since", type=pathlib.Path, metavar="OLD", help="a checkpoint kept from earlier")
     usage.add_argument("--receipt", type=pathlib.Path, metavar="FILE", help="a receipt (compact JWS)")
     usage.add_argument(
-        "--keys", type=pathlib.Path, metavar="JWKS", help="the portal's public keys, for --receipt"
+        "--keys",
+        type=pathlib.Path,
+        metavar="JWKS",
+        help="the portal's public keys, for a certificate or --receipt",
     )
     options = usage.parse_args(arguments)
     if len(options.files) != (1 if options.log else 2):
         usage.error("give PROOF and POLICY, or --log DIR and POLICY")
-    if ((options.receipt or options.since) and not options.log) or bool(options.receipt) != bool(
-        options.keys
-    ):
-        usage.error("--since needs --log; --receipt needs --keys and --log")
+    if (options.receipt or options.since) and not options.log:
+        usage.error("--since and --receipt need --log")
+    if options.log and bool(options.receipt) != bool(options.keys):
+        usage.error("with --log, --receipt and --keys need each other")
+    code, sep = 0, "  "
     try:
         lines = answer(options, int(time.time()) if now is None else now)
     except Invalid as why:
-        say(("INVALID", str(why)), sep=" ")
-        return 1
+        code, sep, lines = 1, " ", [("INVALID", str(why))]
     except OSError as problem:
         usage.error(f"{problem.filename}: {problem.strerror}")
-    for line in lines:
-        say(line)
-    return 0
+    try:
+        for line in lines:
+            say(line, sep)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads (`| head`) has seen enough; the verdict stands
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 if __name__ == "__main__":

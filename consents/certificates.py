@@ -1,7 +1,8 @@
 """The certificate of an end: what can be shown about it, with every party's own words, its proofs, and a QR code.
 
 Pure: rows that were already read become JSON. The signed statement stays the same until something in it changes; the
-proofs beside it are made afresh and need no signature of ours: each is checked against the log's policy.
+proofs beside it are made afresh and need no signature of ours: each is checked against the log's policy. What no proof
+shows (names, the day of joining) is our word, and verify.py says so.
 """
 
 import base64
@@ -16,6 +17,7 @@ from django.conf import settings
 from consents import receipts
 from consents.messages import instant
 from consents.models import Delivery, EntryIndex, Evidence, Subscription
+from providers import signing
 
 STEPS = ("created", "sent", "received", "stopped", "erased", "refused", "due", "closed")
 
@@ -94,7 +96,7 @@ def with_proofs(
     digests the statement names), and the statement signed.
 
     `size` is the number of leaves of the published log that the proofs are for, `compact` the signed statement. Proofs,
-    documents, size and signature are not under the digest."""
+    documents, size and signature are not under the digest; verify.py takes them away again to check it."""
     entries = [{**entry, "proof": proofs.get(UUID(entry["id"]))} for entry in stated["log"]["entries"]]
     return {
         **stated,
@@ -121,7 +123,8 @@ def verify_address(stated: Mapping[str, Any]) -> str:
 
 
 def signed(stated: Mapping[str, Any], *, subject: UUID, at: datetime.datetime) -> str:
-    return receipts.signed(stated, subject=subject, name="certificate", at=at)
+    """The statement inside a compact JWS (claim `certificate`, `typ` ending-certificate+jwt)."""
+    return signing.sign_certificate(receipts.claims(stated, subject=subject, name="certificate", at=at))
 
 
 def qr_svg(content: str) -> str:

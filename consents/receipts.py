@@ -227,10 +227,22 @@ def digest(paper: Mapping[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(rfc8785.dumps(dict(paper))).hexdigest()
 
 
-def signed(paper: Mapping[str, Any], *, subject: uuid.UUID, name: str, at: datetime.datetime) -> str:
-    """The paper inside a compact JWS (claim `name`), with issuer, subject, and the moment of issue."""
-    claims = {"iss": settings.PORTAL_URL, "sub": str(subject), "iat": int(at.timestamp()), name: dict(paper)}
-    return signing.sign_receipt(claims | {"jti": str(uuid.uuid5(subject, digest(paper)))})
+def signed(paper: Mapping[str, Any], *, subject: uuid.UUID, at: datetime.datetime) -> str:
+    """The record inside a compact JWS (claim `receipt`)."""
+    return signing.sign_receipt(claims(paper, subject=subject, name="receipt", at=at))
+
+
+def claims(
+    paper: Mapping[str, Any], *, subject: uuid.UUID, name: str, at: datetime.datetime
+) -> dict[str, Any]:
+    """What is signed: the paper as claim `name`, with issuer, subject, and the moment of issue."""
+    return {
+        "iss": settings.PORTAL_URL,
+        "sub": str(subject),
+        "iat": int(at.timestamp()),
+        "jti": str(uuid.uuid5(subject, digest(paper))),
+        name: dict(paper),
+    }
 
 
 def keys_address() -> str:

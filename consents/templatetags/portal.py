@@ -219,9 +219,16 @@ def panel(content: str, title: str = "", level: int = 2, tone: str = "", ident: 
 
 @register.simple_block_tag
 def data_table(
-    content: str, caption: str, ident: str, hide_caption: bool = False, plain: bool = False
+    content: str,
+    caption: str,
+    ident: str,
+    hide_caption: bool = False,
+    plain: bool = False,
+    stack: bool = False,
 ) -> str:
-    """A table that scrolls inside its own keyboard-reachable frame; `ident` is unique on the page."""
+    """A table that scrolls inside its own keyboard-reachable frame; `ident` is unique on the page.
+
+    `stack`: on a narrow screen each row becomes a block instead, its cells named by their `data-label`."""
     return render_to_string(
         "_components/data_table.html",
         {
@@ -230,6 +237,7 @@ def data_table(
             "ident": ident,
             "hide_caption": hide_caption,
             "plain": plain,
+            "stack": stack,
         },
     )
 

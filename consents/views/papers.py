@@ -70,7 +70,7 @@ def _sheet(request, mine, paper, name, *, at):
 def receipt(request, pk):
     mine, at = own(request, pk), timezone.now()
     paper = screens.receipt(mine)
-    compact = receipts.signed(paper.document, subject=mine.person.subject_id, name="receipt", at=at)
+    compact = receipts.signed(paper.document, subject=mine.person.subject_id, at=at)
     if request.GET.get("format") == "json":
         return _json({**paper.document, "jws": compact}, "application/ld+json", f"receipt-{pk}.jsonld")
     context = {"subscription": mine, "paper": paper, "compact": compact, "at": at}

@@ -2,11 +2,14 @@
 (() => {
   const LOG_KEY = 1, WITNESS_KEY = 4;
   const EARLIEST = 1577836800, AHEAD = 900; // a witness's time: since 2020, and at most 15 minutes ahead of this clock
+  const RECEIPT = "consent-receipt+jwt", CERTIFICATE = "ending-certificate+jwt"; // `typ` of what the portal signs
+  const BESIDE = ["evidence", "digest", "jws", "keys", "verify"]; // members of a certificate that its signature does not cover
   const STEPS = ["sent", "received", "stopped", "erased"];
   const DEEPEST = 32;
   const SPACE = "\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
   const NAME = new RegExp(`^[^${SPACE}+]+$`, "u");
   const DIGEST = "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]";
+  const JWS = /^[ \t\r\n]*([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+[ \t\r\n]*$/;
   // RFC 8785 leaves an entry one spelling, so its bytes can be read with a pattern and with nothing else.
   const ENTRY = new RegExp(
     `^\\{"_sd":\\[((?:"${DIGEST}"(?:,"${DIGEST}")*)?)\\],"_sd_alg":"sha-256","day":"([0-9]{4}-[0-9]{2}-[0-9]{2})",` +
@@ -70,6 +73,7 @@
     return value;
   };
   const listed = (value, name) => (Array.isArray(inner(value, name)) ? inner(value, name) : []);
+  const isWhole = (value) => typeof value === "number";
   const isText = (value) => typeof value === "string";
   const isMembers = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
   const member = (value, name, kind, what) => (kind(inner(value, name)) ? inner(value, name) : refuse(`${what} has no ${name}`));
@@ -110,9 +114,18 @@
     }
   };
 
+  // RFC 8785 of what strictJson has read: without fractions only the order of names is left, by UTF-16 code units.
+  const canonical = (value) => {
+    if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+    if (!isMembers(value)) return JSON.stringify(value);
+    return `{${Object.keys(value).sort().map((name) => `${canonical(name)}:${canonical(value[name])}`).join(",")}}`;
+  };
+  const without = (value, ...names) => Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name)));
+
   // --- the tree (RFC 6962, RFC 9162)
 
   const sha256 = async (bytes) => new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  const sha256Of = async (text) => `sha256:${hex(await sha256(encoded(text)))}`;
   const leafHash = (entry) => sha256(joined([0], entry));
   const nodeHash = (left, right) => sha256(joined([1], left, right));
 
@@ -307,9 +320,40 @@
     return [[first], ...rows, ...(hidden ? [[`  ${hidden} more not shown`]] : [])];
   };
 
+  // --- what the portal signs
+
+  const jwsPart = (part, what) => strictJson(decoded(unb64url(part, what), what), what);
+  const openJws = async (compact, typ, keys, what) => {
+    const parts = compact.split(".");
+    if (parts.length !== 3) refuse(`${what} is not a compact JWS`);
+    const [header, claims] = parts.slice(0, 2).map((part) => jwsPart(part, what));
+    if (inner(header, "alg") !== "ES256" || inner(header, "typ") !== typ) refuse(`${what} is not a ${typ} signed with ES256`);
+    if (Object.hasOwn(header, "crit") || Object.hasOwn(header, "b64")) refuse(`${what} asks for what this verifier does not know`);
+    const signature = unb64url(parts[2], "the signature");
+    if (signature.length !== 64) refuse(`the signature of ${what} has another length`);
+    if (keys !== null) await checkEs256(keys, inner(header, "kid"), encoded(parts.slice(0, 2).join(".")), signature, what);
+    return claims;
+  };
+  const checkEs256 = async (keys, kid, message, signature, what) => {
+    for (const key of member(keys, "keys", Array.isArray, "the key file")) {
+      if (!isText(kid) || inner(key, "kid") !== kid || key.kty !== "EC" || key.crv !== "P-256") continue;
+      const [x, y] = ["x", "y"].map((name) => unb64url(member(key, name, isText, "a key"), "a key"));
+      if (x.length !== 32 || y.length !== 32) refuse(`the key of ${what} has another length`);
+      const curve = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+      try {
+        const loaded = await crypto.subtle.importKey("raw", joined([4], x, y), curve, false, ["verify"]);
+        if (await crypto.subtle.verify(curve, loaded, signature, message)) return;
+      } catch {
+        // a point that is not on the curve
+      }
+      refuse(`the signature of ${what} is false`);
+    }
+    refuse(`the key file does not hold the key of ${what}`);
+  };
+
   // --- certificate of ending
 
-  const checkCertificate = async (paper, policy, now) => {
+  const checkCertificate = async (paper, policy, now, keys) => {
     const what = "the certificate", log = member(paper, "log", isMembers, what);
     const proved = [], bare = [], known = new Set();
     for (const row of member(log, "entries", Array.isArray, "the certificate's log")) {
@@ -331,14 +375,64 @@
       proved.push(found);
     }
     if (!proved.length) refuse("the certificate holds no proof");
-    return sayCertificate(proved, bare, compare(paper, proved));
+    const [ended, rest] = compare(paper, proved);
+    rest.push(...(await checkDocuments(paper)));
+    await checkStatement(paper, keys, now);
+    return sayCertificate(paper, keys !== null, proved, bare, ended, rest);
+  };
+  const checkStatement = async (paper, keys, now) => {
+    const entries = paper.log.entries.map((row) => without(row, "proof"));
+    const stated = { ...without(paper, ...BESIDE), log: { ...without(paper.log, "size"), entries } };
+    if (member(paper, "digest", isText, "the certificate") !== (await sha256Of(canonical(stated)))) {
+      refuse("the certificate was changed: its digest is of other words");
+    }
+    const what = "the certificate's signature";
+    const claims = await openJws(member(paper, "jws", isText, "the certificate"), CERTIFICATE, keys, what);
+    if (canonical(inner(claims, "certificate")) !== canonical(stated)) {
+      refuse("the certificate was changed: the portal signed other words");
+    }
+    if (member(claims, "sub", isText, what) !== member(stated, "subject", isText, "the certificate")) {
+      refuse("the certificate's signature is about another person");
+    }
+    const given = member(claims, "iat", isWhole, what);
+    if (given < 0 || given > now + AHEAD) refuse("the certificate's signature gives a time that cannot be");
+  };
+  const checkDocuments = async (paper) => {
+    const known = new Set(), open = new Map();
+    for (const party of paper.parties) {
+      for (const one of statements(party)) {
+        const names = [party.id, one.id, one.digest];
+        known.add(canonical(names));
+        open.set(canonical(names), ["document", party.id, one.id]);
+      }
+    }
+    const what = "evidence of the certificate";
+    for (const row of inner(paper, "evidence") === null ? [] : member(paper, "evidence", Array.isArray, "the certificate")) {
+      const names = ["organization", "id", "digest"].map((name) => member(row, name, isText, what));
+      const short = names[1].slice(0, 40);
+      if (!known.has(canonical(names))) refuse(`the certificate brings evidence ${short} that no party of it stated`);
+      if ([null, ""].includes(inner(row, "document"))) continue;
+      if ((await sha256Of(member(row, "document", isText, what))) !== names[2]) {
+        refuse(`the document of the evidence ${short} has another digest than the certificate`);
+      }
+      open.delete(canonical(names));
+    }
+    return [...open.values()];
   };
   const second = (moment) => (isText(moment) ? moment.slice(0, 19) : null);
-  const statements = (party) => listed(party, "statements").filter((one) => isText(inner(one, "digest")));
+  const statements = (party) => {
+    const found = member(party, "statements", Array.isArray, "a party");
+    for (const one of found) for (const name of ["id", "status", "digest"]) member(one, name, isText, "a statement of a party");
+    return found;
+  };
   const compare = (paper, proved) => {
     const parties = new Map();
     const all = member(paper, "parties", Array.isArray, "the certificate");
-    for (const party of all) parties.set(member(party, "jti", isText, "a party"), party);
+    for (const party of all) {
+      member(party, "id", isText, "a party");
+      const jti = member(party, "jti", isText, "a party");
+      if (!parties.has(jti)) parties.set(jti, party);
+    }
     if (parties.size !== all.length) refuse("the certificate names one message twice");
     const shown = new Set(); // what the proofs show: "ended", or jti and step, or jti and evidence
     const subscription = member(paper, "subscription", isText, "the certificate");
@@ -353,10 +447,11 @@
         agree("when it ended", second(inner(paper, "ended_at")), moment);
         agree("reason", inner(paper, "reason"), said("rsn"));
         agree("company", inner(paper, "operator", "id"), said("opr"));
-        if (moment && said("sbs")) shown.add("ended");
+        if (moment && ["sbs", "rsn", "opr"].every((name) => isText(said(name)))) shown.add("ended");
       }
       if (typ === "erasure.requested" && Array.isArray(said("ids")) && said("ids").includes(subscription)) {
         agree("when erasure was asked for", second(inner(paper, "erasure", "requested_at")), moment);
+        if (moment) shown.add("asked");
       }
       if (typ.startsWith("erasure.") && Array.isArray(said("ids")) && said("ids").includes(subscription)) shown.add(typ);
       const jti = said("jti"), [subject, step] = typ.split(".");
@@ -380,30 +475,69 @@
         shown.add(`${jti}\0evd\0${said("evd")}`);
       }
     }
-    const rest = shown.has("ended") ? [] : [["when it ended", inner(paper, "ended_at")]];
-    const state = inner(paper, "erasure", "state");
+    const rest = [];
+    const state = inner(paper, "erasure", "state"), asked = inner(paper, "erasure", "requested_at");
     if (shown.has("erasure.confirmed") && state !== "confirmed") {
       refuse("the certificate and the entry erasure.confirmed differ in the erasure");
     }
-    if (isText(state) && state !== "not_requested" && !shown.has(`erasure.${state}`)) rest.push(["erasure", state]);
+    if (state !== "not_requested" && !(isText(state) && shown.has(`erasure.${state}`))) rest.push(["erasure", state]);
+    if (asked !== null && !shown.has("asked")) rest.push(["erasure asked for", asked]);
     for (const [jti, party] of parties) {
-      const who = inner(party, "id") ?? "None";
       for (const step of STEPS) {
         const claimed = inner(party, `${step}_at`);
-        if (claimed && !shown.has(`${jti}\0${step}`)) rest.push([`${who} ${step}`, claimed]);
+        if (claimed !== null && !shown.has(`${jti}\0${step}`)) rest.push([step, party.id, claimed]);
       }
-      for (const one of statements(party)) if (!shown.has(`${jti}\0evd\0${one.digest}`)) rest.push([`${who} evidence`, one.digest]);
+      for (const one of statements(party)) {
+        if (!shown.has(`${jti}\0evd\0${one.digest}`)) rest.push(["evidence", party.id, one.digest]);
+      }
     }
-    return rest;
+    return [shown.has("ended"), rest];
   };
-  const sayCertificate = (proved, bare, rest) => {
+  const sayCertificate = (paper, isSigned, proved, bare, ended, rest) => {
     const newest = proved.map((one) => one.checkpoint).reduce((best, one) => (one.size > best.size ? one : best));
-    return [
-      [`VALID ${newest.origin} size ${newest.size} certificate-of-ending ${proved.length} entries proved ${newest.by}`],
-      ...proved.map(({ index, entry, fields }) => [`  ${index}`, entry.typ, second(fields.get("at")) ?? entry.day, entry.id]),
+    const word = isSigned ? "  SIGNED" : "  NOT PROVED";
+    const rows = [
+      ...factsOf(paper).map((fact) => [word, ...fact]),
+      [ended ? "  PROVED" : "  NOT PROVED", "ended", inner(paper, "ended_at"), inner(paper, "reason")],
+      ...(isSigned ? [] : [["  NOT PROVED", "the portal's signature", "give its keys with --keys"]]),
       ...bare.map((row) => ["  WITHOUT PROOF", ...row]),
       ...rest.map((row) => ["  NOT PROVED", ...row]),
+      ...proved.map(({ index, entry, fields }) => {
+        const at = fields.get("at");
+        return [`  ${index}`, entry.typ, isText(at) && at ? at : entry.day, fields.has("opr") ? fields.get("opr") : "", entry.id];
+      }),
+      ...claimsOf(paper).map((claim) => [word, ...claim]),
     ];
+    const open = rows.filter(isOpen).length;
+    const ends = open ? `but only in part: ${open} not proved` : "signed by the portal";
+    return [
+      [`VALID ${newest.origin} size ${newest.size} certificate-of-ending ${proved.length} entries proved ${newest.by} ${ends}`],
+      ...rows,
+    ];
+  };
+  const isOpen = ([mark]) => mark === "  NOT PROVED" || mark === "  WITHOUT PROOF";
+  const factsOf = (paper) => [
+    ...[["service", "service"], ["company", "operator"]].map(([claim, name]) =>
+      [claim, ...["name_ko", "name_en", "id"].map((part) => inner(paper, name, part))]),
+    ["person", inner(paper, "subject")],
+    ["joined", inner(paper, "joined_at")],
+  ];
+  const claimsOf = (paper) => {
+    const found = [], has = (value) => value !== null && value !== "";
+    for (const [claim, name] of [["erasure confirmed", "confirmed_at"], ["erasure refused", "refusal"]]) {
+      if (has(inner(paper, "erasure", name))) found.push([claim, inner(paper, "erasure", name)]);
+    }
+    for (const party of paper.parties) {
+      found.push(["party", ...["name_ko", "name_en", "id", "role", "goal", "state"].map((name) => inner(party, name))]);
+      for (const [claim, name] of [["due", "due_at"], ["refused", "refusal"]]) {
+        if (has(inner(party, name))) found.push([claim, party.id, inner(party, name)]);
+      }
+      for (const one of statements(party)) {
+        found.push(["statement", party.id, ...["status", "means", "stated_at", "received_at"].map((name) => inner(one, name))]);
+      }
+    }
+    found.push(["open", inner(paper, "open")]);
+    return found;
   };
 
   // --- what verify.py's judge answers: rows of text, the first of them the verdict
@@ -414,20 +548,27 @@
     for (const _letter of text) count += 1;
     return count;
   };
-  const judge = async (text, policyText, now) => {
+  const judge = async (text, policyText, now, keys) => {
     if (text.length > LARGEST && letters(text) > LARGEST) refuse(`the file is larger than ${LARGEST} characters`);
     const policy = await parsePolicy(policyText);
+    const found = JWS.exec(text);
+    if (found) refuse(otherPaper(inner(jwsPart(found[1], "the file"), "typ")));
     if (!/^[ \t\r\n]*\{/.test(text)) return sayProof(await checkProof(text, policy, now));
     const paper = strictJson(text, "the certificate");
     if (inner(paper, "type") !== "certificate-of-ending") refuse("neither a tlog-proof nor a certificate-of-ending");
-    return checkCertificate(paper, policy, now);
+    return checkCertificate(paper, policy, now, keys);
+  };
+  const otherPaper = (typ) => {
+    if (typ === RECEIPT) return "this is a receipt, not a proof: check it with --receipt FILE --keys JWKS --log DIR POLICY";
+    if (typ === CERTIFICATE) return "this is the signature of a certificate alone: give the certificate's JSON file";
+    return "neither a tlog-proof nor a certificate-of-ending";
   };
   const printable = (part) =>
     compact(part).replace(/[\p{C}\p{Z}]/gu, (letter) =>
       letter === " " ? letter : `\\u${letter.codePointAt(0).toString(16).padStart(4, "0")}`);
-  const answer = async (proof, policy, now) => {
+  const answer = async (proof, policy, now, keys) => {
     try {
-      return (await judge(proof, policy, now)).map((row) => row.map(printable));
+      return (await judge(proof, policy, now, keys)).map((row) => row.map(printable));
     } catch (problem) {
       // Whatever else went wrong: what could not be checked is not valid.
       return [[`INVALID ${problem instanceof Invalid ? printable(problem.message) : "it could not be checked"}`]];
@@ -442,20 +583,69 @@
   const result = document.getElementById("verify-result");
   const words = JSON.parse(document.getElementById("verify-words").textContent);
 
+  const stateOf = (rows) => {
+    if (!rows[0][0].startsWith("VALID ")) return rows[0][0].startsWith("INVALID this is ") ? "other" : "bad";
+    return rows.some(isOpen) ? "part" : "good";
+  };
+  const moment = (text) => {
+    const found = /^((?:19|20|21)[0-9]{2})-([0-9]{2})-([0-9]{2})(?:T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?Z)?$/.exec(text);
+    if (!found) return text;
+    const [year, month, date, hour, minute, second] = found.slice(1).map((digits) => Number(digits ?? 0));
+    const when = new Date(Date.UTC(year, month - 1, date, hour, minute, second));
+    if (!when.toISOString().startsWith(text.slice(0, 19))) return text; // no such moment
+    const local = new Date(when.getTime() + (found[4] ? 9 * 3600 * 1000 : 0)); // Seoul
+    const parts = { y: local.getUTCFullYear(), m: local.getUTCMonth() + 1, d: local.getUTCDate(), b: words.months[local.getUTCMonth()] };
+    const day = words.date.replace(/\{(\w)\}/g, (_all, name) => parts[name]);
+    return found[4] ? `${day} ${local.toISOString().slice(11, 16)}` : day;
+  };
+  // What verify.py says in English codes, in the reader's words; verification.py does the same with the same words.
+  const inWords = (rows) => {
+    const has = (table, name) => Object.hasOwn(table, name);
+    const named = new Map();
+    for (const [mark, claim, ko, en, id] of rows) {
+      if (mark === "  SIGNED" && ["company", "party"].includes(claim)) named.set(id, words.name === "ko" ? ko : en);
+    }
+    const read = (kind, part) => {
+      if (part === "null" || part === "") return "–";
+      if (kind === "moment") return moment(part);
+      if (kind === "party") return named.get(part) ?? part;
+      if (has(words.moments, kind)) return words.moments[kind].replace("{}", () => moment(part));
+      return has(words.codes, kind) && has(words.codes[kind], part) ? words.codes[kind][part] : part;
+    };
+    return rows.slice(1).map(([first, ...rest]) => {
+      const head = first.trim(), proved = words.marks.PROVED;
+      const join = (parts) => parts.filter(Boolean).join(" · ");
+      if (head === "WITHOUT PROOF") return { name: read("entry", rest[0]), value: rest[1], mark: words.marks[head] };
+      if (has(words.marks, head)) {
+        const [label, kinds] = has(words.claims, rest[0]) ? words.claims[rest[0]] : [rest[0], []];
+        return { name: label, value: join(rest.slice(1).map((part, i) => read(kinds[i], part))), mark: words.marks[head] };
+      }
+      if (/^[0-9]+$/.test(head) && rest.length === 4) {
+        const [typ, at, who, id] = rest;
+        const parts = [moment(at), who && read("party", who), words.entry.replace("{}", head), id];
+        return { name: read("entry", typ), value: join(parts), mark: proved };
+      }
+      const hidden = /^([0-9]+) more not shown$/.exec(head);
+      if (hidden && !rest.length) return { name: words.hidden, value: hidden[1], mark: ["", ""] };
+      return { name: words.fields[head] ?? head, value: rest.at(-1) ?? "", mark: proved };
+    });
+  };
   const show = (rows) => {
-    const valid = rows[0][0].startsWith("VALID ");
-    const filled = document.getElementById(valid ? "verify-valid" : "verify-invalid").content.cloneNode(true);
+    const filled = document.getElementById(`verify-${stateOf(rows)}`).content.cloneNode(true);
     filled.querySelector("[data-line]").textContent = rows[0][0];
     const why = filled.querySelector("[data-why]");
     if (why) why.textContent = words.reasons.find(([keys]) => keys.some((key) => rows[0][0].includes(key)))[1];
     const table = filled.querySelector("tbody");
-    for (const [name, ...rest] of rows.slice(1)) {
+    for (const { name, value, mark: [mark, tone] } of inWords(rows)) {
       const row = table.insertRow();
-      const head = document.createElement("th");
+      const head = document.createElement("th"), badge = document.createElement("span");
       head.scope = "row";
-      head.textContent = words.fields[name.trim()] ?? name.trim();
+      head.textContent = name;
       row.append(head);
-      row.insertCell().textContent = rest.filter(Boolean).join(" ");
+      row.insertCell().textContent = value;
+      badge.className = `badge badge-${tone}`;
+      badge.textContent = mark;
+      row.insertCell().append(...(mark ? [badge] : []));
     }
     if (rows.length < 2) filled.querySelector(".table-frame")?.remove();
     result.replaceChildren(filled);
@@ -477,12 +667,12 @@
     const policy = own ? await text(own, "the policy") : words.policy;
     const rows = proof === null || policy === null
       ? [[`INVALID ${proof === null ? file.name : own.name} is not text`]]
-      : await answer(proof, policy, Math.floor(Date.now() / 1000));
+      : await answer(proof, policy, Math.floor(Date.now() / 1000), words.keys);
     if (mine !== asked) return;
     // The code on a printed certificate brings its digest along: it changes with every answer that arrives.
     const printed = decodeURIComponent(location.hash.slice(1));
     if (printed.startsWith("sha256:") && rows[0][0].includes(" certificate-of-ending ") && JSON.parse(proof).digest !== printed) {
-      rows.push(["  NOT PROVED", "the digest on the paper is another", printed]);
+      rows.splice(1, 0, ["  NOT PROVED", "the digest on the paper is another", printable(printed)]);
     }
     show(rows);
   };

@@ -109,7 +109,7 @@ def test_a_signed_paper_verifies_with_the_published_keys(person):
     subscription, at = left(person), timezone.now()
     paper = certificates.certificate(subscription, at=at)
     header, claims = opened(paper.compact)
-    assert header["typ"] == "consent-receipt+jwt"
+    assert header["typ"] == "ending-certificate+jwt"
     assert claims["certificate"] == paper.statement
     assert claims["sub"] == str(person.subject_id)
     assert claims["iat"] == int(at.timestamp())
@@ -216,7 +216,7 @@ def test_the_record_is_tied_to_the_log(person, settings):
 def test_the_signature_of_the_record_covers_the_whole_of_it(person):
     subscription = factories.joined(person)
     document = screens.receipt(subscription).document
-    compact = receipts.signed(document, subject=person.subject_id, name="receipt", at=timezone.now())
+    compact = receipts.signed(document, subject=person.subject_id, at=timezone.now())
     assert opened(compact)[1]["receipt"] == json.loads(json.dumps(document))
 
 

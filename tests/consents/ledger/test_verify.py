@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rfc8785
@@ -24,7 +25,20 @@ from consents.ledger.sequencer import Sequencer
 from consents.models import LedgerEntry
 from consents.queries import disclosures
 from providers import signing
-from tests.consents.ledger.invented import AT, EVIDENCE, JTI, ORIGIN, SBS, SEEN, Log, ending, text_of
+from tests.consents.ledger import invented
+from tests.consents.ledger.invented import (
+    AT,
+    EVIDENCE,
+    JTI,
+    JWKS,
+    ORIGIN,
+    SBS,
+    SEEN,
+    Log,
+    ending,
+    sealed_by,
+    text_of,
+)
 from tests.consents.ledger.test_sequencer import write
 
 NOW = SEEN + 60
@@ -38,8 +52,10 @@ def three() -> Log:
     return log
 
 
-def judged(log: Log, text: str, *, policy: str | None = None, now: int = NOW):
-    return verify.judge(text, log.policy if policy is None else policy, now)
+def judged(
+    log: Log, text: str, *, policy: str | None = None, now: int = NOW, keys: dict[str, Any] | None = JWKS
+):
+    return verify.judge(text, log.policy if policy is None else policy, now, keys)
 
 
 def run(*arguments, folder: Path) -> subprocess.CompletedProcess:
@@ -540,56 +556,289 @@ def test_no_value_in_a_certificate_makes_it_do_anything_but_answer(data):
 # --- certificates ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_certificate_is_what_its_proofs_say():
+def test_a_certificate_is_what_its_proofs_and_its_signature_say():
     log, paper = ending()
     lines = judged(log, text_of(paper))
-    assert lines[0] == (f"VALID {ORIGIN} size 5 certificate-of-ending 5 entries proved witnessed by w1",)
-    assert [parts[1] for parts in lines[1:]] == [entry["typ"] for entry in paper["log"]["entries"]]
+    first = (
+        f"VALID {ORIGIN} size 6 certificate-of-ending 6 entries proved witnessed by w1 signed by the portal"
+    )
+    assert lines[0] == (first,)
+    logged = [parts for parts in lines[1:] if parts[0].strip().isdigit()]
+    assert [parts[1] for parts in logged] == [entry["typ"] for entry in paper["log"]["entries"]]
+    assert {parts[0] for parts in lines[1:]} - {parts[0] for parts in logged} == {"  SIGNED", "  PROVED"}
+    assert lines[1:6] == [
+        ("  SIGNED", "service", "두루 가계부", "Duru Budget", "duru-budget"),
+        ("  SIGNED", "company", "두루", "Duru", "FTDURU9001"),
+        ("  SIGNED", "person", paper["subject"]),
+        ("  SIGNED", "joined", paper["joined_at"]),
+        ("  PROVED", "ended", paper["ended_at"], "person_left"),
+    ]
+
+
+def test_without_keys_whatever_is_only_signed_is_not_proved():
+    log, paper = ending()
+    with_keys, without = (judged(log, text_of(paper), keys=keys) for keys in (JWKS, None))
+    only = ("  NOT PROVED", "the portal's signature", "give its keys with --keys")
+    assert only in without and only not in with_keys
+    assert [row for row in without[1:] if row != only] == [
+        ("  NOT PROVED", *row[1:]) if row[0] == "  SIGNED" else row for row in with_keys[1:]
+    ]
+    open_ones = sum(row[0] == "  NOT PROVED" for row in without)
+    assert without[0][0] == with_keys[0][0].replace(
+        "signed by the portal", f"but only in part: {open_ones} not proved"
+    )
 
 
 def test_what_a_certificate_says_beyond_its_proofs_is_named():
     log, paper = ending()
-    paper["log"]["entries"][0]["proof"] = None
+    paper["log"]["entries"][0]["proof"] = paper["log"]["entries"][4]["proof"] = None
+    moment = "2026-11-22T03:10:00Z"
+    statement = {"id": "e-9", "status": "erased", "digest": "sha256:00"}
     paper["parties"].append(
-        {"id": "BK0001", "jti": str(uuid.uuid4()), "erased_at": "2026-11-22T03:10:00Z", "statements": []}
+        {
+            "id": "BK0001",
+            "jti": str(uuid.uuid4()),
+            "erased_at": moment,
+            "sent_at": "",
+            "statements": [statement],
+        }
     )
-    lines = judged(log, text_of(paper))
-    assert ("  WITHOUT PROOF", "subscription.ended", paper["log"]["entries"][0]["id"]) in lines
-    assert ("  NOT PROVED", "when it ended", paper["ended_at"]) in lines
-    assert ("  NOT PROVED", "BK0001 erased", "2026-11-22T03:10:00Z") in lines
+    paper["evidence"][0]["document"] = ""
+    lines = judged(log, text_of(sealed_by(paper, invented.by(invented.PORTAL))))
+    assert "but only in part: 9 not proved" in lines[0][0]
+    assert [row for row in lines if row[0] in ("  WITHOUT PROOF", "  NOT PROVED")] == [
+        ("  NOT PROVED", "ended", moment, "person_left"),
+        ("  WITHOUT PROOF", "subscription.ended", paper["log"]["entries"][0]["id"]),
+        ("  WITHOUT PROOF", "erasure.requested", paper["log"]["entries"][4]["id"]),
+        ("  NOT PROVED", "erasure asked for", moment),
+        ("  NOT PROVED", "sent", "BK0001", ""),
+        ("  NOT PROVED", "erased", "BK0001", moment),
+        ("  NOT PROVED", "evidence", "BK0001", "sha256:00"),
+        ("  NOT PROVED", "document", "FTDURU9001", "e-1"),
+        ("  NOT PROVED", "document", "BK0001", "e-9"),
+    ]
 
 
-CERTIFICATES = {
-    "another subscription": lambda p: p.update(subscription=str(uuid.uuid4())),
-    "another end": lambda p: p.update(ended_at="2026-11-22T03:10:01Z"),
-    "no end": lambda p: p.update(ended_at=None),
-    "another reason": lambda p: p.update(reason="expired"),
-    "another company": lambda p: p["operator"].update(id="MD0001"),
-    "another party": lambda p: p["parties"][0].update(id="MD0001"),
-    "another message": lambda p: p["parties"][0].update(jti=str(uuid.uuid4())),
-    "a step at another time": lambda p: p["parties"][0].update(erased_at="2026-11-23T03:10:00Z"),
-    "a step left out": lambda p: p["parties"][0].update(received_at=None),
-    "other evidence": lambda p: p["parties"][0]["statements"][0].update(digest="sha256:00"),
-    "no statement": lambda p: p["parties"][0].update(statements=[]),
+def test_an_end_whose_reason_is_not_shown_is_not_proved():
+    log, paper = ending()
+    shown = [text for name, text in log.shown[0].items() if name != "rsn"]
+    paper["log"]["entries"][0]["proof"] = log.proof(0, shown=shown)
+    assert ("  NOT PROVED", "ended", paper["ended_at"], "person_left") in judged(log, text_of(paper))
+
+
+def deeply(paper: dict, *path, to) -> None:
+    for name in path[:-1]:
+        paper = paper[name]
+    assert json.dumps(paper[path[-1]]) != json.dumps(to)
+    paper[path[-1]] = to
+
+
+def altered(*path, to=None):
+    return lambda paper: deeply(paper, *path, to=to)
+
+
+def by_the_portal(change):
+    """What the portal itself would have to sign: the log still says no."""
+
+    def both(paper: dict) -> None:
+        change(paper)
+        sealed_by(paper, invented.by(invented.PORTAL))
+
+    return both
+
+
+def signed_with(private=invented.PORTAL, header: dict | None = None, **claims):
+    return lambda paper: sealed_by(paper, invented.by(private, **header or {}), **claims) and None
+
+
+PARTY, STATEMENT = ("parties", 0), ("parties", 0, "statements", 0)
+PROVED = {
+    "another subscription": altered("subscription", to=str(uuid.uuid4())),
+    "another end": altered("ended_at", to="2026-11-22T03:10:01Z"),
+    "no end": altered("ended_at"),
+    "another reason": altered("reason", to="expired"),
+    "another company": altered("operator", "id", to="MD0001"),
+    "another party": altered(*PARTY, "id", to="MD0001"),
+    "another message": altered(*PARTY, "jti", to=str(uuid.uuid4())),
+    "a step at another time": altered(*PARTY, "erased_at", to="2026-11-23T03:10:00Z"),
+    "a step left out": altered(*PARTY, "received_at"),
+    "a step that is blank": altered(*PARTY, "received_at", to=""),
+    "other evidence": altered(*STATEMENT, "digest", to="sha256:00"),
+    "evidence of another kind": altered(*STATEMENT, "status", to="stopped"),
+    "no statement": altered(*PARTY, "statements", to=[]),
+    "statements that are none": altered(*PARTY, "statements", to="e-1"),
+    "a statement without a digest": altered(*STATEMENT, "digest"),
+    "another request to erase": altered("erasure", "requested_at", to="2026-11-23T03:10:00Z"),
+    "no erasure": altered("erasure", "state", to="not_requested"),
     "a message twice": lambda p: p["parties"].append(p["parties"][0]),
     "no parties": lambda p: p.pop("parties"),
     "an entry twice": lambda p: p["log"]["entries"].append(p["log"]["entries"][0]),
-    "another id": lambda p: p["log"]["entries"][0].update(id=str(uuid.uuid4())),
-    "another type": lambda p: p["log"]["entries"][0].update(typ="subscription.joined"),
+    "another id": altered("log", "entries", 0, "id", to=str(uuid.uuid4())),
+    "another type": altered("log", "entries", 0, "typ", to="subscription.joined"),
     "another leaf": lambda p: p["log"]["entries"][0].update(leaf=p["log"]["entries"][1]["leaf"]),
     "another's proof": lambda p: p["log"]["entries"][0].update(proof=p["log"]["entries"][1]["proof"]),
-    "another log": lambda p: p["log"].update(origin="log.example/2027"),
+    "another log": altered("log", "origin", to="log.example/2027"),
     "no proof at all": lambda p: [entry.update(proof=None) for entry in p["log"]["entries"]],
-    "another paper": lambda p: p.update(type="certificate-of-joining"),
+    "another paper": altered("type", to="certificate-of-joining"),
+    "a document of something else": altered("evidence", 0, "document", to="eyJ.안 지웠어요.sig"),
+    "a document that is a space": altered("evidence", 0, "document", to=" "),
+    "a document that is a number": altered("evidence", 0, "document", to=1),
+    "a document of nobody": altered("evidence", 0, "organization", to="BK0001"),
+    "a document of another statement": altered("evidence", 0, "id", to="e-2"),
+    "a document under its own digest": lambda p: p["evidence"][0].update(
+        document="x", digest="sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    ),
+    "evidence that is no list": altered("evidence", to="e-1"),
+    "one more document": lambda p: p["evidence"].append({**p["evidence"][0], "id": "e-2"}),
 }  # fmt: skip
+SIGNED = {
+    "another name of the service": altered("service", "name_ko", to="다른 가계부"),
+    "another English name": altered("service", "name_en", to="Other"),
+    "another service": altered("service", "id", to="other"),
+    "no service": lambda p: p.pop("service"),
+    "another name of the company": altered("operator", "name_ko", to="다른 회사"),
+    "another day of joining": altered("joined_at", to="2020-01-05T00:30:00Z"),
+    "a blank day of joining": altered("joined_at", to=""),
+    "another person": altered("subject", to=str(uuid.uuid4())),
+    "nobody": altered("subject", to=""),
+    "no person": lambda p: p.pop("subject"),
+    "another name of a party": altered(*PARTY, "name_ko", to="다른 회사"),
+    "another goal": altered(*PARTY, "goal", to="stopped"),
+    "another role": altered(*PARTY, "role", to="source"),
+    "another due date": altered(*PARTY, "due_at", to="2027-11-27T03:10:00Z"),
+    "a refusal": altered(*PARTY, "refusal", to="상법 제33조"),
+    "a refused erasure": altered("erasure", "refusal", to="상법 제33조"),
+    "another confirmation": altered("erasure", "confirmed_at", to="2026-11-23T03:10:00Z"),
+    "other means": altered(*STATEMENT, "means", to="desk"),
+    "another time of stating": altered(*STATEMENT, "stated_at", to="2026-11-21T03:09:00Z"),
+    "another time of receiving": altered(*STATEMENT, "received_at", to="2026-11-21T03:09:00Z"),
+    "more that is open": altered("open", to=1),
+    "true for none": altered("open", to=False),
+    "a member more": lambda p: p.update(note="x"),
+    "another member of the log": lambda p: p["log"].update(note="x"),
+    "an empty member of an entry": lambda p: p["log"]["entries"][0].update({"": None}),
+    "another digest": altered("digest", to="sha256:" + "0" * 64),
+    "a blank digest": altered("digest", to=""),
+    "no digest": lambda p: p.pop("digest"),
+    "no signature": lambda p: p.pop("jws"),
+    "a signature of null": altered("jws"),
+    "a blank signature": altered("jws", to=""),
+    "two dots": altered("jws", to=".."),
+    "a signature of a letter less": lambda p: p.update(jws=p["jws"][:-1]),
+    "a signature without its last part": lambda p: p.update(jws=p["jws"].rpartition(".")[0] + "."),
+    "a short signature": lambda p: p.update(jws=p["jws"].rpartition(".")[0] + ".AAAA"),
+    "a space behind the signature": lambda p: p.update(jws=p["jws"] + " "),
+    "another's signature": lambda p: p.update(jws=ending()[1]["jws"]),
+    "a claim of another name": signed_with(certificate=None, receipt={}),
+    "a signature about somebody else": signed_with(sub=SBS),
+    "a signature about nobody": signed_with(sub=None),
+    "a signature of tomorrow": signed_with(iat=NOW + 86_400),
+    "a signature of no time": signed_with(iat=True),
+    "a signature before all time": signed_with(iat=-1),
+    "a receipt's signature": signed_with(header={"typ": "consent-receipt+jwt"}),
+    "a signature without a type": signed_with(header={"typ": None}),
+    "no algorithm": signed_with(header={"alg": "none"}),
+    "another algorithm": signed_with(header={"alg": "HS256"}),
+    "an extension": signed_with(header={"crit": ["b64"], "b64": True}),
+    "b64": signed_with(header={"b64": True}),
+}  # fmt: skip
+FORGED = {
+    "another's key": signed_with(invented.STRANGER),
+    "another's key under the portal's name": signed_with(invented.STRANGER, header={"kid": JWKS["keys"][0]["kid"]}),
+    "no key's name": signed_with(header={"kid": None}),
+    "zeros": lambda p: p.update(jws=p["jws"].rpartition(".")[0] + "." + "A" * 86),
+}  # fmt: skip
+CERTIFICATES = PROVED | SIGNED | {f"{name}, signed": by_the_portal(change) for name, change in PROVED.items()}
 
 
 @pytest.mark.parametrize("change", CERTIFICATES.values(), ids=CERTIFICATES)
-def test_a_certificate_that_differs_from_the_log_is_refused(change):
+def test_a_certificate_that_was_changed_is_refused(change):
+    """With the portal's keys and without: its digest, and what the signature holds, are enough to see it."""
     log, paper = ending()
     change(paper)
-    with pytest.raises(verify.Invalid):
+    for keys in (JWKS, None):
+        with pytest.raises(verify.Invalid):
+            judged(log, text_of(paper), keys=keys)
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_a_certificate_that_somebody_else_signed_is_refused_with_keys_and_proved_in_part_without(change):
+    log, paper = ending()
+    change(paper)
+    with pytest.raises(verify.Invalid, match="the certificate's signature"):
         judged(log, text_of(paper))
+    lines = judged(log, text_of(paper), keys=None)
+    assert "only in part" in lines[0][0] and not [row for row in lines if row[0] == "  SIGNED"]
+
+
+@pytest.mark.parametrize("change", SIGNED.values(), ids=SIGNED)
+def test_what_is_only_signed_may_be_signed_anew_and_is_shown(change):
+    """The table is of claims that no proof can refuse: but for the signature itself, new words are fine once signed."""
+    log, paper = ending()
+    change(paper)
+    if isinstance(paper.get("subject"), str) and isinstance(paper["log"], dict):
+        assert judged(log, text_of(sealed_by(paper, invented.by(invented.PORTAL))))[0][0].endswith(
+            "signed by the portal"
+        )
+
+
+KEYS = {
+    "no keys": {"keys": []},
+    "no list": {"keys": {}},
+    "no file": {},
+    "another's": {"keys": [invented.jwk(invented.STRANGER)]},
+    "another's under its name": {"keys": [{**invented.jwk(invented.STRANGER), "kid": JWKS["keys"][0]["kid"]}]},
+    "of another curve": {"keys": [{**JWKS["keys"][0], "crv": "P-384"}]},
+    "of another type": {"keys": [{**JWKS["keys"][0], "kty": "OKP"}]},
+    "not on the curve": {"keys": [{**JWKS["keys"][0], "x": "A" * 43}]},
+    "too short": {"keys": [{**JWKS["keys"][0], "x": "AAAA"}]},
+    "no base64url": {"keys": [{**JWKS["keys"][0], "x": "="}]},
+    "without y": {"keys": [{name: value for name, value in JWKS["keys"][0].items() if name != "y"}]},
+    "texts": {"keys": ["x", None, 1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
+def test_keys_that_are_not_the_portals_prove_nothing(keys):
+    log, paper = ending()
+    with pytest.raises(verify.Invalid):
+        judged(log, text_of(paper), keys=keys)
+
+
+def test_a_retired_key_among_others_still_proves():
+    log, paper = ending()
+    assert judged(log, text_of(paper), keys={"keys": [None, invented.jwk(invented.STRANGER), *JWKS["keys"]]})
+
+
+def test_proofs_documents_and_addresses_may_be_made_afresh():
+    log, paper = ending()
+    paper["log"]["size"] = 6
+    paper["keys"] = paper["verify"] = "https://elsewhere.example"
+    assert judged(log, text_of(paper))[0][0].endswith("signed by the portal")
+
+
+LEFT_OUT = {
+    "no evidence": lambda p: p.pop("evidence") and None,
+    "evidence of null": altered("evidence", to=None),
+    "an empty list of evidence": altered("evidence", to=[]),
+    "a blank document": altered("evidence", 0, "document", to=""),
+    "a document of null": altered("evidence", 0, "document", to=None),
+    "no document": lambda p: p["evidence"][0].pop("document") and None,
+    "no proof of the erasure": altered("log", "entries", 5, "proof", to=None),
+    "no proof of the sending": altered("log", "entries", 1, "proof", to=None),
+}
+
+
+@pytest.mark.parametrize("change", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_what_was_left_out_is_named_and_nothing_blank_passes(change):
+    log, paper = ending()
+    change(paper)
+    lines = judged(log, text_of(paper))
+    assert "but only in part" in lines[0][0]
+    marks = {row[0] for row in lines}
+    assert marks & {"  NOT PROVED", "  WITHOUT PROOF"}
+    if paper.get("evidence") != ending()[1]["evidence"]:
+        assert ("  NOT PROVED", "document", "FTDURU9001", "e-1") in lines
 
 
 def test_a_certificate_names_each_member_once():
@@ -597,6 +846,64 @@ def test_a_certificate_names_each_member_once():
     text = text_of(paper)
     with pytest.raises(verify.Invalid, match="twice"):
         judged(log, text.replace('"reason":', '"reason": "expired", "reason":', 1))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-verify.SAFE, verify.SAFE) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    )
+)
+def test_canonical_json_is_that_of_rfc8785(value):
+    assert verify.canonical(value).encode() == rfc8785.dumps(value)
+
+
+def test_names_are_sorted_by_utf_16():
+    value = {"\U0001f600": 1, "\ufb33": 2, "\u20ac": 3, "a": {"b": [], "": '\u2028\x7f\x1f"'}}
+    assert verify.canonical(value).encode() == rfc8785.dumps(value)
+
+
+OTHERS = {
+    "a receipt": (invented.by(invented.PORTAL, typ="consent-receipt+jwt")({"jti": "x"}) + "\n", "a receipt"),
+    "a certificate's signature": (ending()[1]["jws"], "the signature of a certificate alone"),
+    "something else signed": (invented.by(invented.PORTAL, typ="secevent+jwt")({}), "neither"),
+    "no header": ("a.b.c", "not"),
+    "an empty header": ("e30.e30.AAAA", "neither"),
+    "a header that is a list": ("W10.e30.AAAA", "neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "why"), OTHERS.values(), ids=OTHERS)
+def test_what_is_neither_says_what_it_is(text, why):
+    with pytest.raises(verify.Invalid, match=why):
+        judged(three(), text)
+
+
+def test_the_command_checks_a_certificate_with_keys_and_says_what_is_missing_without(tmp_path):
+    log, paper = ending(invented.by(invented.PORTAL))
+    paper = sealed_by(paper, invented.by(invented.PORTAL), iat=1)
+    for name, text in (("paper", text_of(paper)), ("policy", log.policy), ("keys", json.dumps(JWKS))):
+        (tmp_path / name).write_text(text, newline="", encoding="utf-8")
+    arguments = [str(tmp_path / "paper"), str(tmp_path / "policy")]
+    assert verify.main([*arguments, "--keys", str(tmp_path / "keys")], now=NOW) == 0
+    assert verify.main(arguments, now=NOW) == 0
+    (tmp_path / "paper").write_text(text_of(paper).replace("두루", "다른"), newline="", encoding="utf-8")
+    assert verify.main(arguments, now=NOW) == 1
+
+
+def test_a_reader_who_leaves_early_gets_no_traceback_and_the_verdict(grown, tmp_path):
+    folder = grown.write(tmp_path / "copy")
+    (tmp_path / "policy").write_text(grown.policy, newline="")
+    script = str(settings.BASE_DIR / "verify.py")
+    for names, code in ((["--log", str(folder), "policy"], 0), (["policy", "policy"], 1)):
+        asked = subprocess.Popen(
+            [sys.executable, "-I", "-u", script, *names],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert asked.stdout and asked.stderr
+        asked.stdout.close()
+        assert asked.stderr.read() == b"" and asked.wait(60) == code
+        asked.stderr.close()
 
 
 # --- a whole log ----------------------------------------------------------------------------------------------------------
