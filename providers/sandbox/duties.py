@@ -10,7 +10,7 @@ import sqlite3
 import time
 import uuid
 
-from . import holdings
+from . import holdings, korea_holdings
 from .database import Database
 from .parties import Parties, Party
 from .portal import Later, Never, Portal, evidence
@@ -75,6 +75,9 @@ class Duties:
         if row["step"] == holdings.RESURRECT:
             await self._database.write(holdings.bring_back, json.loads(row["content"]))
             return
+        if row["step"] == korea_holdings.STOP:
+            await self._database.write(korea_holdings.finish, row["organization"], json.loads(row["content"]))
+            return
         party = self._parties.get(row["organization"])
         if party is None:
             raise Later("no such organization at present")
@@ -82,6 +85,9 @@ class Duties:
             await self._portal.acknowledge(party, row["jti"])
             return
         content = json.loads(row["content"])
+        if row["step"] == korea_holdings.RESULT:
+            await self._portal.tell_result(party, row["jti"], content)
+            return
         if "compact" not in content:
             # Signed once and kept: a repeated evidence is the same, byte for byte.
             content, report = self._signed(party, row["jti"], content)

@@ -1,6 +1,7 @@
 """The pretend organizations' side of the portal's API: keys, tokens, acknowledgements, signed evidence."""
 
 import asyncio
+import hashlib
 import json
 import time
 from urllib.parse import quote
@@ -84,14 +85,29 @@ class Portal:
         """Hand in one signed evidence."""
         await self._call(party, f"{self.address}/api/v1/evidence", "application/jwt", evidence.encode(), jti)
 
+    async def tell_result(self, party: Party, stop: str, transaction: dict) -> None:
+        """Say what became of a stop of a transfer request (전송요구-003). `stop` is the portal's x-api-tran-id of it."""
+        content = {"type": "02", "result_code": "00000", "result_msg": "성공", **transaction}
+        tran = f"{party.code}M{hashlib.sha256(f'{party.code} {stop}'.encode()).hexdigest()[:14].upper()}"
+        url = f"{self.address}/mydata/consents/result"
+        body = json.dumps(content, ensure_ascii=False).encode()
+        await self._call(party, url, "application/json", body, tran, {"x-api-tran-id": tran})
+
     async def _call(
-        self, party: Party, url: str, content_type: str, body: bytes, idempotency_key: str
+        self,
+        party: Party,
+        url: str,
+        content_type: str,
+        body: bytes,
+        idempotency_key: str,
+        more: dict[str, str] | None = None,
     ) -> None:
         for last in (False, True):
             headers = {
                 "Authorization": f"Bearer {await self._token(party)}",
                 "Content-Type": content_type,
                 "Idempotency-Key": idempotency_key,
+                **(more or {}),
             }
             status, answer, wait = await self._ask("POST", url, headers=headers, data=body)
             if status == 401 and not last:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from . import control, hooks, pages
+from . import control, hooks, korea, pages
 from .database import Database
 from .duties import Duties
 from .faults import Faults
@@ -63,6 +63,7 @@ def application(
             web.get("/{code}/reports/{jti}/{status}", control.report),
         ]
     )
+    korea.mount(app)
     return app
 
 
