@@ -86,7 +86,7 @@ async def read_each(
 def reading(says: str, answer: outbound.Reply | Outcome, detail: str = "") -> Reading:
     """`says` with the proof of what was answered; an Outcome has no answer and says nothing."""
     if isinstance(answer, Outcome):
-        return Reading(UNKNOWN, answer.status, answer.detail)
+        return Reading(UNKNOWN, answer.status, answer.detail, answer.digest)
     return Reading(says, answer.status, detail or f"HTTP {answer.status}", answer.digest)
 
 

@@ -21,12 +21,16 @@ EC = ec.generate_private_key(ec.SECP256R1())
 RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 
 
+def pem(key) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def jwk(key, kid: str, **more) -> dict:
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     kty = "RSA" if isinstance(key, rsa.RSAPrivateKey) else "EC"
-    return {**JWKRegistry.import_key(pem, kty).as_dict(private=False), "kid": kid, "use": "sig", **more}
+    return {**JWKRegistry.import_key(pem(key), kty).as_dict(private=False), "kid": kid, "use": "sig", **more}
 
 
+CDR_PEM = pem(rsa.generate_private_key(65537, 2048))
 JWKS = {"keys": [jwk(RSA, "r1"), jwk(EC, "e1")]}
 
 

@@ -25,11 +25,6 @@ TOKEN = "2YotnFZFEjr1zCsicMWpAA"
 BOUGHT = {"details": {"token_address": "{base}/token", "client_id": "s6BhdRkqt3"}, "credential": "gX1fBat3bV"}
 
 
-@pytest.fixture(autouse=True)
-def no_tokens_yet():
-    bearer._kept.clear()
-
-
 def test_the_requests_of_the_draft(settings):
     server = Server([204, (200, {"scopes": [{"scope": "openid"}]}), 404])
     arguments = {"path": "/grants", "credential": TOKEN}

@@ -17,7 +17,6 @@ from providers.wires import (
     BadInbound,
     Endpoint,
     Reference,
-    bearer,
     uk,
 )
 from tests.providers.wires.asked import EC, JTI, JWKS, NOW, OTHER_RSA, RSA, Server, jwk, message, run
@@ -25,11 +24,6 @@ from tests.providers.wires.asked import EC, JTI, JWKS, NOW, OTHER_RSA, RSA, Serv
 CONSENT = Reference("consent", "urn-alphabank-intent-88379")
 BASE = "/open-banking/v3.1/aisp"
 PATH = f"{BASE}/account-access-consents/urn-alphabank-intent-88379"
-
-
-@pytest.fixture(autouse=True)
-def no_tokens_yet():
-    bearer._kept.clear()
 
 
 def test_a_consent_is_deleted_and_read_back(settings):
