@@ -4,7 +4,8 @@ import datetime
 import uuid
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Coalesce
 
 from consents import ledger
 from consents.actors import Actor
@@ -31,10 +32,29 @@ def acknowledge(jti: uuid.UUID, *, organization, by: Actor, at: datetime.datetim
     Raises UnknownDelivery when the id is not one of this organization's."""
     with transaction.atomic():
         delivery = _own(jti, organization)
+        _close_replays(delivery, at=at)
         if RANK.get(delivery.state, 0) >= RANK["received"]:
             return delivery
         _forward(delivery, Delivery.State.RECEIVED, at=at)
         write_entry(delivery, "delivery.received", state="received", by=by, at=at)
+    return delivery
+
+
+def note_result(
+    delivery: Delivery, *, organization, code: str, digest: str, by: Actor, at: datetime.datetime
+) -> Delivery:
+    """The organization reports what came of a stop, unsigned: that it heard of it is believed, that it stopped is not.
+
+    Kept are its `code` and, in the log, the `digest` of what it sent (`sha256:…`); it is asked at once (read-back) what is
+    true. Raises UnknownDelivery."""
+    with transaction.atomic():
+        delivery = _own(delivery.jti, organization)
+        if RANK.get(delivery.state, 0) < RANK["received"]:
+            _forward(delivery, Delivery.State.RECEIVED, at=at)
+        if delivery.state == Delivery.State.RECEIVED:  # also a second report, which may say otherwise
+            write_entry(delivery, "delivery.received", state="received", by=by, at=at, evd=digest)
+        delivery.last_error, delivery.check_at = f"result {code}"[:300], at
+        delivery.save(update_fields=["last_error", "check_at"])
     return delivery
 
 
@@ -53,6 +73,7 @@ def complete(
     statement goes backwards, nothing was to be stopped, or erasing was never asked but is refused."""
     with transaction.atomic():
         delivery = _own(delivery_jti, organization)
+        _close_replays(delivery, at=at)
         if delivery.goal == Delivery.Goal.RECEIVED:
             raise WrongOrder("nothing was to be stopped")
         if evidence.status == Evidence.Status.RETAINED:
@@ -95,6 +116,14 @@ def _own(jti: uuid.UUID, organization) -> Delivery:
         .select_related("organization", "subscription__operator", "subscription__person", "consent")
         .get(jti=jti)
     )
+
+
+def _close_replays(delivery: Delivery, *, at) -> None:
+    """The answer to a message answers its replays."""
+    Delivery.objects.filter(replay_of=delivery, closed_at__isnull=True).update(
+        state=Delivery.State.RECEIVED, sent_at=Coalesce("sent_at", Value(at)), received_at=at, closed_at=at,
+        next_at=None, lease_until=None, lease_token=None,
+    )  # fmt: skip
 
 
 def _forward(delivery: Delivery, state: str, *, at) -> None:

@@ -18,6 +18,8 @@ from consents.models import Person
 from providers.models import ApiClient, Organization
 from providers.vault import key_file
 
+GRANT_QUERY, GRANT_REVOKE = "grant_management_query", "grant_management_revoke"  # the FAPI draft's own names
+
 # What a token may do; the names are shown to the person who is asked.
 ORGANIZATION_SCOPES = {
     "requests:write": _("동의 요청을 등록하기"),
@@ -25,12 +27,16 @@ ORGANIZATION_SCOPES = {
     "holdings:write": _("누가 가입해 있는지 알리기"),
     "transfers:write": _("정보를 주고받은 일을 알리기"),
     "deliveries:ack": _("전달을 받았다고, 멈췄다고, 지웠다고 답하기"),
+    GRANT_QUERY: _("동의 하나의 상태를 보기"),
+    GRANT_REVOKE: _("동의 하나를 끝내기"),
 }
 PERSON_SCOPES = {
     "me": _("내 가입과 동의를 보고, 바꾸고, 끝내기"),
     "oversight:read": _("감독 기록을 보기(감독자만)"),
     "openid": _("나를 알아보는 임의의 번호(이름도 이메일도 아니에요)"),
     "profile": _("내 이름과 쓰는 말"),
+    GRANT_QUERY: _("동의 하나의 상태를 보기"),
+    GRANT_REVOKE: _("동의 하나를 끝내기"),
 }
 SCOPES = ORGANIZATION_SCOPES | PERSON_SCOPES
 
@@ -66,6 +72,10 @@ class OIDCAdapter(DefaultOIDCAdapter):
         data["scopes_supported"] = list(SCOPES)
         data["grant_types_supported"] = ["authorization_code", "client_credentials", "refresh_token"]
         data["response_types_supported"] = ["code"]
+        # Grants are made by joining a service on the portal, never by an authorization request (draft 03 §5, §7.1).
+        data["grant_management_endpoint"] = f"{settings.PORTAL_URL}/api/v1/grants"
+        data["grant_management_actions_supported"] = ["query", "revoke"]
+        data["grant_management_action_required"] = False
         data["service_documentation"] = f"{settings.PORTAL_URL}/api/docs/"
         del data["device_authorization_endpoint"]
 

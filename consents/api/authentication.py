@@ -8,7 +8,7 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from consents import access
 from consents.api.problems import Problem
-from consents.oauth import SCOPES
+from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES, SCOPES
 
 REALM = 'Bearer realm="portal"'
 
@@ -121,28 +121,23 @@ class TokenScheme(OpenApiAuthenticationExtension):
     name = "oauth2"
 
     def get_security_requirement(self, auto_schema):
-        return {self.name: [auto_schema.view.scope]}
+        return {self.name: [auto_schema.view.scope_of(auto_schema.method)]}
 
     def get_security_definition(self, auto_schema):
-        organization = (
-            "requests:write",
-            "consents:read",
-            "holdings:write",
-            "transfers:write",
-            "deliveries:ack",
-        )
         return {
             "type": "oauth2",
             "flows": {
                 "clientCredentials": {
                     "tokenUrl": "/identity/o/api/token",
-                    "scopes": {name: str(SCOPES[name]) for name in organization},
+                    "scopes": {name: str(SCOPES[name]) for name in ORGANIZATION_SCOPES},
                 },
                 "authorizationCode": {
                     "authorizationUrl": "/identity/o/authorize",
                     "tokenUrl": "/identity/o/api/token",
                     "refreshUrl": "/identity/o/api/token",
-                    "scopes": {name: str(SCOPES[name]) for name in ("me", "oversight:read")},
+                    "scopes": {
+                        name: str(SCOPES[name]) for name in PERSON_SCOPES if name not in ("openid", "profile")
+                    },
                 },
             },
         }

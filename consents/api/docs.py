@@ -59,7 +59,7 @@ def _audiences(language: str) -> list[dict]:
     found: dict[str, list[dict]] = {tag: [] for tag in AUDIENCES}
     for path, operations in paths.items():
         for method, operation in operations.items():
-            if method not in ("get", "post"):
+            if method not in ("get", "post", "delete"):
                 continue
             scopes = [scope for need in operation.get("security", []) for scope in need.get("oauth2", [])]
             row = {

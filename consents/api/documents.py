@@ -177,6 +177,56 @@ class Message(Steps):
     set = serializers.CharField(source="set_compact", help_text="the signed SET (RFC 8417)")
 
 
+class GrantScope(serializers.Serializer):
+    scope = serializers.CharField(help_text="kinds of data, separated by spaces")
+    resource = serializers.ListField(
+        child=serializers.CharField(), help_text="the organization they come from"
+    )
+
+
+class Grant(serializers.Serializer):
+    """A consent as a grant (FAPI Grant Management, draft 03 §6.4)."""
+
+    grant_id = serializers.UUIDField(source="consent.pk")
+    scopes = serializers.SerializerMethodField()
+    claims = serializers.SerializerMethodField(help_text="always empty: no identity goes with a grant")
+    authorization_details = serializers.SerializerMethodField()
+    created_at = shapes.Instant(source="consent.granted_at")
+    last_updated_at = shapes.Instant(source="updated")
+    expires_at = shapes.Instant(source="ends", help_text="the end of its last day in Seoul")
+
+    def get_scopes(self, shown) -> list[dict]:
+        consent = shown["consent"]
+        resource = [consent.source.code] if consent.source else []
+        return GrantScope([{"scope": " ".join(consent.scopes), "resource": resource}], many=True).data
+
+    def get_claims(self, shown) -> list[str]:
+        return []
+
+    def get_authorization_details(self, shown) -> list[dict]:
+        consent = shown["consent"]
+        return [
+            {
+                "type": "consent", "kind": consent.kind, "state": consent.state, "service": consent.subscription.service.client_id,
+                "operator": consent.subscription.operator.code, "recipient": consent.recipient.code if consent.recipient else None,
+                "cycle": consent.cycle, "riders": consent.riders, "purpose_ko": consent.purpose_ko, "purpose_en": consent.purpose_en,
+            }
+        ]  # fmt: skip
+
+
+class Replayed(serializers.Serializer):
+    jti = serializers.UUIDField(help_text="of the message: the same as the first time")
+    replay = serializers.UUIDField(help_text="of this sending")
+    state = serializers.ChoiceField(models.Delivery.State.choices)
+
+
+class Polled(serializers.Serializer):
+    """RFC 8936 §2.3."""
+
+    sets = serializers.DictField(child=serializers.CharField(), help_text="jti: signed SET, oldest first")
+    moreAvailable = serializers.BooleanField()
+
+
 class Ack(serializers.Serializer):
     jti = serializers.UUIDField()
     state = serializers.ChoiceField(models.Delivery.State.choices)

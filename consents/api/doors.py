@@ -82,6 +82,10 @@ class Door(APIView):
     http_method_names = ["get", "head", "post"]
     schema = Described()
 
+    def scope_of(self, method: str) -> str:
+        """What a token must carry for this method."""
+        return self.scope
+
     def query(self, shape: type[serializers.Serializer]) -> dict:
         """The checked query parameters. Raises Problem invalid-request."""
         checked = shape(data=self.request.query_params)

@@ -140,7 +140,7 @@ class EvidenceDoor(OrganizationDoor):
 
     def _claims(self, compact: str, organization, *, at: datetime.datetime) -> dict:
         claims = signing.verify_jws(
-            compact, jwks=_public_keys(organization, at=at), typ=signing.EVIDENCE_TYP, issuer=organization.code,
+            compact, jwks=organization_keys(organization, at=at), typ=signing.EVIDENCE_TYP, issuer=organization.code,
             audience=settings.PORTAL_URL, now=int(at.timestamp()),
         )  # fmt: skip
         checked = Claims(data=claims)
@@ -171,7 +171,7 @@ def _shown(evidence: Evidence) -> dict:
     return documents.ReceivedEvidence(evidence, context={"receipt": receipt}).data
 
 
-def _public_keys(organization, *, at: datetime.datetime) -> dict:
+def organization_keys(organization, *, at: datetime.datetime) -> dict:
     """The JWKs registered for the organization's open channel that are in use."""
     keys = ChannelKey.objects.filter(
         Q(retired_at__isnull=True) | Q(retired_at__gt=at), kind=ChannelKey.Kind.JWK, active_from__lte=at,

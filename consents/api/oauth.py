@@ -1,17 +1,14 @@
 """The OAuth2 doors that allauth leaves open: every public key, limits, own tokens only, PKCE with S256."""
 
-import hashlib
 import json
 import secrets
 from urllib.parse import urlsplit
 
-import structlog
 from allauth.account.adapter import get_adapter
 from allauth.core.internal.httpkit import extract_basic_auth
 from allauth.idp.oidc import views
 from allauth.idp.oidc.models import Token
 from csp.constants import SELF
-from django.core.cache import cache
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
@@ -19,9 +16,8 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from consents import access
+from consents.api import limits
 from providers import signing
-
-log = structlog.get_logger(__name__)
 
 PER_MINUTE = 600
 LARGEST_FORM = 16_384  # bytes
@@ -47,7 +43,9 @@ def token(request):
     refusal = _malformed(request)
     if refusal is None:
         client_id, address = _claimed_client(request), get_adapter().get_client_ip(request)
-        if _too_often("client", client_id) or _too_often("address", address):
+        if limits.too_often("token:client", client_id, most=PER_MINUTE) or limits.too_often(
+            "token:address", address, most=PER_MINUTE
+        ):
             refusal = _error("temporarily_unavailable", "too many requests", status=429, retry_after=60)
     return refusal or views.token(request)
 
@@ -130,17 +128,6 @@ def _malformed(request) -> JsonResponse | None:
 
 def _claimed_client(request) -> str:
     return extract_basic_auth(request.headers)[0] or request.POST.get("client_id", "")
-
-
-def _too_often(kind: str, who: str) -> bool:
-    """Counts in windows of a minute. Without the cache there is no limit: withdrawals must keep flowing."""
-    name = f"token:{kind}:{hashlib.sha256(who.encode()).hexdigest()}"
-    try:
-        cache.add(name, 0, timeout=60)
-        return cache.incr(name) > PER_MINUTE
-    except Exception as error:  # the cache is down, or the key expired between the two calls
-        log.warning("no limit on tokens", exception=type(error).__name__)
-        return False
 
 
 def _error(code: str, words: str, *, status: int = 400, retry_after: int | None = None) -> JsonResponse:

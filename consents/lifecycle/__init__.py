@@ -4,7 +4,7 @@ Every act is one transaction of three writes: the rows, their ledger entries, th
 actor, `at` an aware moment. What has ended never comes back: the acts refuse, and so does the database.
 """
 
-from .ending import erase, erase_consent, leave, withdraw
+from .ending import ended_by, erase, erase_consent, leave, withdraw
 from .expiry import expire_due
 from .joining import Choice, join
 from .refusals import (
@@ -36,6 +36,7 @@ __all__ = [
     "TooYoung",
     "amend",
     "day",
+    "ended_by",
     "erase",
     "erase_consent",
     "expire_due",

@@ -8,7 +8,7 @@ from django.db import transaction
 from consents import ledger, messages, propagation, speedbump
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.models import Consent, EndReason, Erasure, Subscription
+from consents.models import Consent, EndReason, Erasure, Notice, Subscription
 
 from .refusals import AlreadyEnded, NothingToErase
 from .rows import consent_by_id, consents_of, locked_consent, locked_subscription
@@ -70,6 +70,37 @@ def leave(
         _log_end(subscription, live, owed, asked, reason=reason, by=by, at=at)
         speedbump.settle(subscription, by=by, at=at)
     return subscription
+
+
+def ended_by(what: Consent | Subscription, *, reason: str, by: Actor, at: datetime.datetime) -> bool:
+    """The other side has ended it (`reason` source_left or operator_closed): everybody else is told, and so is the person.
+
+    Nothing is asked to be erased: the person decides that. False where it had ended before, and nothing is changed."""
+    with transaction.atomic():
+        try:
+            if isinstance(what, Consent):
+                fresh: Consent | Subscription = withdraw(what, erase=False, by=by, at=at, reason=reason)
+            else:
+                fresh = leave(what, erase=False, by=by, at=at, reason=reason)
+        except AlreadyEnded:
+            return False
+        subscription = fresh.subscription if isinstance(fresh, Consent) else fresh
+        speedbump.raise_notice(subscription.person, _lost(fresh, subscription, by=by), by=by, at=at)
+    return True
+
+
+def _lost(what: Consent | Subscription, subscription: Subscription, *, by: Actor) -> speedbump.Reason:
+    parties = [what.source, what.recipient] if isinstance(what, Consent) else []
+    who = next(
+        (party for party in parties if party and party.pk == by.organization_id), subscription.operator
+    )
+    return speedbump.Reason(
+        Notice.Kind.LOST,
+        f"상대가 끝냈어요: {who.name_ko} · {subscription.service.name_ko}",
+        f"Ended by the other side: {who.name_en} · {subscription.service.name_en}",
+        subscription=subscription,
+        matter=f"ended {what.pk}",
+    )
 
 
 def end_rows(subscription, live: list[Consent], *, reason: str, erase: bool, at) -> list[uuid.UUID]:

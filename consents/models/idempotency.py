@@ -1,7 +1,9 @@
-"""Answers kept for a day, so that a request sent twice is done once."""
+"""What came before: answers kept for a day, and messages that organizations send us, so that neither is done twice."""
 
 from django.db import models
 from django.db.models import Q
+
+from providers.models import Organization
 
 
 class IdempotencyKey(models.Model):
@@ -26,3 +28,21 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class InboundMessage(models.Model):
+    """A message of an organization that had its effect here, so that it has none again. Kept for good: emptying a cache or
+    restarting opens no window for a replay."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="inbound_messages")
+    jti = models.CharField(max_length=256, help_text="the id it is known by over there")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of its bytes, hexadecimal")
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(name="inbound_message_counts_once", fields=["organization", "jti"]),
+        ]
+
+    def __str__(self) -> str:
+        return self.jti

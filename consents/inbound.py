@@ -1,0 +1,169 @@
+"""WRITES what organizations tell us unasked: something has ended over there, or what came of a stop of ours.
+
+Whoever calls has checked who speaks (a wire's `verify_inbound`). Here each message counts once, and means only what its
+organization may end: its own flow as a source, its own service as an operator, what it receives as a third party.
+"""
+
+import datetime
+import hashlib
+import uuid
+
+import structlog
+from django.db import transaction
+from django.db.models import Q
+
+from consents import answers, lifecycle, references
+from consents.actors import Actor
+from consents.models import Consent, Delivery, EndReason, Reference, Subscription
+from consents.models.idempotency import InboundMessage
+from providers import wires
+from providers.models import Organization
+
+log = structlog.get_logger(__name__)
+
+OURS = "ours"  # the kind of an identifier that is our own id of a consent or subscription
+Ending = tuple[Consent | Subscription, str]  # and why
+
+
+class Unknown(Exception):
+    """Nothing of ours that this organization could mean by it. Another organization's is as unknown as what never was."""
+
+
+class Reused(Exception):
+    """The id was used before for other bytes."""
+
+
+def ended(
+    organization: Organization,
+    message: wires.Inbound,
+    *,
+    kind: str,
+    raw: bytes,
+    by: Actor,
+    at: datetime.datetime,
+) -> bool:
+    """The other side has ended what it calls `message.identifier` (a reference of this kind, or OURS): so it ends here.
+
+    One transaction. False for a message that came before, and nothing is changed. Raises Unknown, Reused."""
+    with transaction.atomic():
+        if not _is_new(organization, message.jti, raw, at=at):
+            return False
+        endings = _meant(organization, kind, message.identifier)
+        if not endings:
+            log.warning("inbound names nothing", organization=organization.code, code=message.happened)
+            raise Unknown(message.identifier)
+        for what, reason in endings:
+            lifecycle.ended_by(what, reason=reason, by=by, at=at)
+    return True
+
+
+def result(
+    organization: Organization,
+    message: wires.Inbound,
+    *,
+    kind: str,
+    raw: bytes,
+    by: Actor,
+    at: datetime.datetime,
+) -> bool:
+    """What came of the newest stop of ours that it calls `message.identifier`: noted, and asked back at once.
+
+    False for a message that came before. Raises Unknown, Reused."""
+    with transaction.atomic():
+        if not _is_new(organization, message.jti, raw, at=at):
+            return False
+        delivery = _stop(organization, kind, message.identifier)
+        if delivery is None:
+            log.warning("inbound names nothing", organization=organization.code, code=message.happened)
+            raise Unknown(message.identifier)
+        digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+        answers.note_result(
+            delivery, organization=organization, code=message.result, digest=digest, by=by, at=at
+        )
+    return True
+
+
+def heard(
+    organization: Organization, message: wires.Inbound, *, raw: bytes, by: Actor, at: datetime.datetime
+) -> bool:
+    """A message that changes nothing (a test of the line). False where it came before. Raises Reused."""
+    with transaction.atomic():
+        return _is_new(organization, message.jti, raw, at=at)
+
+
+def _is_new(organization: Organization, jti: str, raw: bytes, *, at: datetime.datetime) -> bool:
+    """Whether this is the first time. Of two at the same moment the second waits for the first. Raises Reused."""
+    digest = hashlib.sha256(raw).hexdigest()
+    known, new = InboundMessage.objects.get_or_create(
+        organization=organization, jti=jti, defaults={"digest": digest, "at": at}
+    )
+    if known.digest != digest:
+        log.warning("inbound id reused", organization=organization.code)
+        raise Reused(jti)
+    return new
+
+
+def _meant(organization: Organization, kind: str, identifier: str) -> list[Ending]:
+    """What ends, and why: all of it is this organization's to end."""
+    consent: Consent | None
+    subscription: Subscription | None
+    if kind == OURS:
+        consent, subscription = _by_our_id(identifier)
+    else:
+        consent, subscription = None, None
+    if consent is None and subscription is None:
+        reference = references.named(organization, "consent" if kind == OURS else kind, identifier)
+        if reference is None:
+            return []
+        consent, subscription = reference.consent, reference.subscription
+    if consent is not None:
+        reason = _reason(organization, consent)
+        return [(consent, reason)] if reason else []
+    if subscription is None:
+        return []
+    if subscription.operator_id == organization.pk:
+        return [(subscription, EndReason.OPERATOR_CLOSED)]
+    flows = Consent.objects.filter(
+        Q(source=organization) | Q(recipient=organization), subscription=subscription
+    )
+    return [
+        (flow, _reason(organization, flow)) for flow in flows.select_related("subscription").order_by("pk")
+    ]
+
+
+def _reason(organization: Organization, consent: Consent) -> str:
+    """Why a consent ends when this organization ends it; empty where it has no part in it."""
+    if consent.subscription.operator_id == organization.pk or consent.recipient_id == organization.pk:
+        return EndReason.OPERATOR_CLOSED
+    return EndReason.SOURCE_LEFT if consent.source_id == organization.pk else ""
+
+
+def _by_our_id(identifier: str) -> tuple[Consent | None, Subscription | None]:
+    try:
+        pk = uuid.UUID(identifier)
+    except ValueError:
+        return None, None
+    consent = Consent.objects.select_related("subscription").filter(pk=pk).first()
+    return consent, None if consent else Subscription.objects.filter(pk=pk).first()
+
+
+def ci_of(organization: Organization, kind: str, identifier: str) -> str | None:
+    """The CI by which this organization knows the person that a reference of theirs is about."""
+    reference = references.named(organization, kind, identifier)
+    if reference is None:
+        return None
+    named = Reference.objects.filter(organization=organization, person=reference.person, kind="ci").first()
+    return references.opened(named) if named else None
+
+
+def _stop(organization: Organization, kind: str, identifier: str) -> Delivery | None:
+    """The newest stop owed to this organization for what it calls `identifier`."""
+    reference = references.named(organization, kind, identifier)
+    if reference is None or reference.subscription is None:
+        return None
+    stops = Delivery.objects.filter(
+        organization=organization, subscription=reference.subscription, replay_of__isnull=True
+    ).exclude(goal=Delivery.Goal.RECEIVED)
+    if reference.consent is not None:
+        stops = stops.filter(Q(consent=reference.consent) | Q(consent__isnull=True))
+    return stops.order_by("-pk").first()
