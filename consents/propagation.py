@@ -4,27 +4,27 @@ The row is the queue. A worker claims due rows under a lease, sends outside any 
 only if the lease is still its own: an acknowledgement that came first is never overwritten.
 """
 
-import asyncio
 import dataclasses
 import datetime
-import queue
 import random
-import threading
+import time
 import uuid
-from collections.abc import Iterable, Iterator
 
 import structlog
 from celery import current_app
 from django.db import connection, transaction
 
-from consents import ledger, messages
+from consents import health, ledger, messages, routes
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.models import Consent, Delivery
-from providers import outbound, policy
-from providers.models import Channel, Organization
-from providers.registry import channel_secrets
-from providers.wires import Endpoint, Message, Outcome, native
+from consents.models import Delivery
+from consents.parties import RANK, Duty, duties, needed
+from consents.sending import Attempt, Sender
+from providers import policy
+from providers.models import Organization
+from providers.wires import Outcome
+
+__all__ = ["RANK", "Duty", "duties", "needed"]  # who must act is decided in `parties`
 
 log = structlog.get_logger(__name__)
 
@@ -33,68 +33,16 @@ log = structlog.get_logger(__name__)
 RETRY_AFTER = (5, 15, 60, 120, 300, 900, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 KEY_FAULT_RETRIES_FOR = datetime.timedelta(hours=1)
 BLOCKED_WAIT = datetime.timedelta(minutes=10)
-PER_ORGANIZATION = 8
+A_DAY = datetime.timedelta(days=1)
+IN_FLIGHT = 32  # messages under way from one worker
+RUN_SECONDS = 5.0  # after which a run begins nothing new, so that other jobs get their turn
+PAUSE = 0.1  # seconds between two looks at what has become due while answers are awaited
 WAITING = (Delivery.State.QUEUED, Delivery.State.RETRYING)
-RANK = {"sent": 1, "received": 2, "stopped": 3, "erased": 4}
 DELIVER_TASK = "consents.jobs.deliver"
 
 
-@dataclasses.dataclass(slots=True)
-class Duty:
-    """What one organization must do because of one act."""
-
-    organization: Organization
-    role: str
-    goal: str
-    consents: list[Consent] = dataclasses.field(default_factory=list)
-    by_hand: bool = False
-    jti: uuid.UUID = dataclasses.field(default_factory=messages.new_id)
-
-    def disclosed(self) -> list[str]:
-        """How the duty stands in the ledger entry of the act."""
-        return [str(self.jti), self.organization.code, self.role, self.goal]
-
-
-def duties(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool, by: Actor) -> list[Duty]:
-    """One duty per organization that must act on these consents; never the one that started it (no echo).
-
-    A source can only stop sending; the operator and third parties erase when that was asked. Third parties hear of
-    stops only: before, the operator is the one who tells them. Who has no open channel of its own confirms by hand."""
-    found = needed(subscription, consents, stop=stop, erase=erase, by=by)
-    wired = set(
-        Channel.objects.filter(
-            organization__in=[duty.organization.pk for duty in found], state=Channel.State.OPEN
-        )
-        .exclude(protocol=Channel.Protocol.DESK)
-        .values_list("organization_id", flat=True)
-    )
-    for duty in found:
-        duty.by_hand = duty.organization.pk not in wired
-    return found
-
-
-def needed(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool, by: Actor) -> list[Duty]:
-    """The duties as `duties` gives them, before anybody looked at the channels."""
-    Goal = Delivery.Goal
-    ending = Goal.ERASED if erase else Goal.STOPPED
-    found: dict[object, Duty] = {}
-
-    def need(organization, role, goal, concerned):
-        if organization.pk == by.organization_id:
-            return
-        duty = found.setdefault(organization.pk, Duty(organization, role, goal))
-        if RANK[goal] > RANK[duty.goal]:
-            duty.goal = goal
-        duty.consents += [consent for consent in concerned if consent not in duty.consents]
-
-    consents = list(consents)
-    need(subscription.operator, Delivery.Role.OPERATOR, ending if stop else Goal.RECEIVED, consents)
-    for consent in consents:
-        if consent.source_id:
-            need(consent.source, Delivery.Role.SOURCE, Goal.STOPPED if stop else Goal.RECEIVED, [consent])
-        if consent.recipient_id and stop:
-            need(consent.recipient, Delivery.Role.RECIPIENT, ending, [consent])
-    return list(found.values())
+class AlreadyWaiting(Exception):
+    """The message is on its way: sending it once more would only overtake itself."""
 
 
 def owe(
@@ -187,150 +135,277 @@ def overtake(subscription, *, by: Actor, at) -> list[uuid.UUID]:
 
 def _pull_forward(subscription, *, before: int, at) -> None:
     """A stop waits behind older messages to the same party: let these be tried now, from the front of the schedule."""
-    Delivery.objects.filter(subscription=subscription, pk__lt=before, state=Delivery.State.RETRYING).update(
-        next_at=at, attempts=0
+    older = Delivery.objects.select_for_update(no_key=True).filter(
+        subscription=subscription, pk__lt=before, state=Delivery.State.RETRYING
     )
+    keys = list(older.order_by("pk").values_list("pk", flat=True))
+    Delivery.objects.filter(pk__in=keys).update(next_at=at, attempts=0)
 
 
 # --- claim, send, record ---------------------------------------------------------------------------------------------
 
-_CLAIM = """
-WITH due AS (
-  SELECT d.id, d.next_at, row_number() OVER (PARTITION BY d.organization_id ORDER BY d.next_at, d.id) AS place
-  FROM consents_delivery d
-  WHERE d.state IN ('queued', 'retrying') AND d.next_at <= %(at)s AND (d.lease_until IS NULL OR d.lease_until < %(at)s)
-    AND NOT EXISTS (
-      SELECT 1 FROM consents_delivery e
-      WHERE e.subscription_id = d.subscription_id AND e.organization_id = d.organization_id
-        AND e.id < d.id AND e.state IN ('queued', 'retrying'))
+# Which organizations have something waiting is found by hopping along an index; then each one's oldest, as many as may
+# still be under way there. A breaker that is open lets one probe through when its time is over, and a stop that has been due
+# for the longest opening. Dead messages are tried once a day; who fetches by poll, or answered 410, is not called.
+_CLAIM_SQL = """
+WITH RECURSIVE waiting AS (
+  (SELECT organization_id FROM consents_delivery
+   WHERE state IN ('queued', 'retrying', 'dead') AND next_at IS NOT NULL ORDER BY organization_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT d.organization_id FROM consents_delivery d
+          WHERE d.state IN ('queued', 'retrying', 'dead') AND d.next_at IS NOT NULL AND d.organization_id > w.organization_id
+          ORDER BY d.organization_id LIMIT 1)
+  FROM waiting w WHERE w.organization_id IS NOT NULL
+), allowed AS (
+  SELECT w.organization_id, COALESCE(b.state, 'closed') AS health,
+    CASE WHEN b.state = 'open' THEN 1 ELSE %(each)s END - (
+      SELECT count(*) FROM consents_delivery u
+      WHERE u.organization_id = w.organization_id AND u.lease_until >= %(at)s) AS places,
+    CASE WHEN b.state = 'open' AND b.open_until > %(at)s THEN %(at)s - %(longest)s ELSE %(at)s END AS due_by
+  FROM waiting w
+  LEFT JOIN providers_channel c ON c.organization_id = w.organization_id AND c.state = 'open'
+  LEFT JOIN consents_breaker b ON b.channel_id = c.id
+  WHERE w.organization_id IS NOT NULL AND c.protocol IS DISTINCT FROM 'poll' AND b.state IS DISTINCT FROM 'disabled'
 ), picked AS (
-  SELECT d.id FROM consents_delivery d
-  WHERE d.id IN (SELECT id FROM due WHERE place <= %(each)s ORDER BY next_at LIMIT %(limit)s)
-    AND d.state IN ('queued', 'retrying') AND (d.lease_until IS NULL OR d.lease_until < %(at)s)
-  FOR UPDATE SKIP LOCKED
+  SELECT d.id FROM allowed a CROSS JOIN LATERAL (
+    SELECT d.id, d.next_at FROM consents_delivery d
+    WHERE d.organization_id = a.organization_id AND d.state IN ('queued', 'retrying', 'dead')
+      AND d.next_at <= %(at)s AND (d.lease_until IS NULL OR d.lease_until < %(at)s)
+      AND (a.due_by = %(at)s OR (d.goal <> 'received' AND COALESCE(d.sent_at, d.created_at) <= a.due_by))
+      AND NOT EXISTS (
+        SELECT 1 FROM consents_delivery e
+        WHERE e.subscription_id = d.subscription_id AND e.organization_id = d.organization_id
+          AND e.id < d.id AND e.state IN ('queued', 'retrying'))
+    ORDER BY d.next_at, d.id LIMIT GREATEST(a.places, 0) FOR UPDATE SKIP LOCKED
+  ) d ORDER BY d.next_at, d.id LIMIT %(limit)s
 )
 UPDATE consents_delivery d
 SET lease_token = gen_random_uuid(), lease_until = %(until)s, attempts = d.attempts + 1
 FROM picked WHERE d.id = picked.id
 RETURNING d.id, d.lease_token
 """
+_CLAIM_LOCK = 0x6A71  # one claim at a time, so that "how many are under way there" is true when it is used
 
 
 def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
-    """Lease up to `limit` due rows to this worker, oldest first, in order per subscription and party."""
-    lease = datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=at.date()))
+    """Lease up to `limit` due rows to this worker, oldest first, in order per subscription and party, and never more of one
+    organization than may be under way there at once, whichever worker has them."""
+    on = at.date()
+    bounds = {
+        "at": at,
+        "until": at + datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=on)),
+        "limit": limit,
+        "each": policy.number("IN_FLIGHT_PER_CHANNEL", on=on),
+        "longest": datetime.timedelta(minutes=policy.number("BREAKER_LONGEST_MINUTES", on=on)),
+    }
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_CLAIM, {"at": at, "until": at + lease, "limit": limit, "each": PER_ORGANIZATION})
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
+        cursor.execute(_CLAIM_SQL, bounds)
         tokens = dict(cursor.fetchall())
-    rows = Delivery.objects.filter(pk__in=tokens).select_related("organization").order_by("next_at")
+    if not tokens:
+        return []
+    rows = (
+        Delivery.objects.filter(pk__in=tokens)
+        .select_related("organization", "replay_of")
+        .order_by("next_at", "pk")
+    )
     return [row for row in rows if row.lease_token == tokens[row.pk]]
 
 
-def deliver_due(*, now, limit: int = 50, rounds: int = 20) -> int:
-    """Send what is due until nothing is, at most `rounds` batches. `now` is a clock (a callable). Returns messages tried."""
-    tried = 0
-    for _round in range(rounds):
-        batch = claim(at=now(), limit=limit)
-        if not batch:
-            break
-        for delivery, outcome in _send(batch, endpoints(batch), now=now):
-            record(delivery, outcome, at=now())
-        tried += len(batch)
+def deliver_due(*, now, limit: int = IN_FLIGHT, seconds: float = RUN_SECONDS) -> int:
+    """Send what is due until nothing is; after `seconds` nothing new is begun. `now` is a clock (a callable). Returns how many
+    messages were tried.
+
+    What one organization is slow to answer keeps nothing else waiting: others are claimed and recorded meanwhile."""
+    tried, until = 0, time.monotonic() + seconds
+    batch = claim(at=now(), limit=limit)
+    if not batch:
+        return 0
+    on = now().date()
+    with Sender(now=now, most=limit, per_host=policy.number("IN_FLIGHT_PER_CHANNEL", on=on)) as sender:
+        while batch or sender.under_way:
+            if batch:
+                tried += len(batch)
+                reached = routes.routes(row.organization_id for row in batch)
+                sender.start(batch, reached, routes.letters(batch))
+            if sender.under_way and (done := sender.arrived(wait=PAUSE)):
+                record_all(done, at=now())
+            free = sender.free if time.monotonic() < until else 0
+            batch = claim(at=now(), limit=free) if free else []
     return tried
-
-
-def endpoints(batch: list[Delivery]) -> dict[uuid.UUID, Endpoint]:
-    """Address and secrets by organization, for those with an open native channel."""
-    channels = Channel.objects.filter(
-        organization__in={row.organization_id for row in batch},
-        state=Channel.State.OPEN,
-        protocol=Channel.Protocol.NATIVE,
-    ).prefetch_related("keys")
-    return {c.organization_id: Endpoint(address=c.address, secrets=channel_secrets(c)) for c in channels}
-
-
-def _send(batch, addresses, *, now) -> Iterator[tuple[Delivery, Outcome]]:
-    """Outcomes as they arrive: a slow party does not keep the others' answers from being recorded."""
-    arrived: queue.SimpleQueue = queue.SimpleQueue()
-
-    async def one(session, delivery):
-        endpoint = addresses.get(delivery.organization_id)
-        if endpoint is None:
-            arrived.put((delivery, Outcome(verdict="gone", detail="no open channel")))
-            return
-        message = Message(jti=str(delivery.jti), body=delivery.body.encode())
-        try:
-            arrived.put(
-                (
-                    delivery,
-                    await native.send(
-                        session, message=message, endpoint=endpoint, now=int(now().timestamp())
-                    ),
-                )
-            )
-        except (
-            Exception
-        ) as error:  # every exception counts as a try, or a bug would become an endless hot loop
-            log.exception("wire failed", jti=str(delivery.jti))
-            arrived.put((delivery, Outcome(verdict="retry", detail=type(error).__name__)))
-
-    async def everything():
-        async with outbound.open_session() as session:
-            await asyncio.gather(*(one(session, delivery) for delivery in batch))
-
-    def run():
-        try:
-            asyncio.run(everything())
-        finally:
-            arrived.put(None)
-
-    sender = threading.Thread(target=run, name="outbound")
-    sender.start()
-    while (answer := arrived.get()) is not None:
-        yield answer
-    sender.join()
 
 
 def record(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) -> bool:
     """Write what came of one try, if the lease is still ours. False: somebody else was faster, nothing written."""
-    changes, typ = _consequence(delivery, outcome, at=at)
-    with transaction.atomic():
-        changed = Delivery.objects.filter(
-            pk=delivery.pk, lease_token=delivery.lease_token, state__in=WAITING
-        ).update(
-            **changes,
-            http_status=outcome.status,
-            last_error=(outcome.detail or "")[:300],
-            lease_until=None,
-            lease_token=None,
+    return bool(record_all([Attempt(delivery, outcome)], at=at))
+
+
+_RECORD_SQL = """
+WITH tried AS (
+  SELECT * FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(states)s::text[], %(next)s::timestamptz[], %(sent)s::timestamptz[],
+    %(dead)s::timestamptz[], %(closed)s::timestamptz[], %(status)s::int[], %(errors)s::text[], %(handles)s::text[])
+    AS t (id, token, state, next_at, sent_at, dead_at, closed_at, http_status, last_error, handle)
+), held AS (
+  SELECT d.id FROM consents_delivery d JOIN tried t ON t.id = d.id
+  WHERE d.lease_token = t.token AND d.state IN ('queued', 'retrying', 'dead') ORDER BY d.id FOR NO KEY UPDATE OF d
+)
+UPDATE consents_delivery d
+SET state = t.state, next_at = t.next_at, sent_at = COALESCE(d.sent_at, t.sent_at), dead_at = COALESCE(d.dead_at, t.dead_at),
+  closed_at = COALESCE(d.closed_at, t.closed_at), http_status = t.http_status, last_error = t.last_error,
+  handle = CASE WHEN t.handle <> '' THEN t.handle ELSE d.handle END, lease_until = NULL, lease_token = NULL
+FROM tried t JOIN held h ON h.id = t.id
+WHERE d.id = t.id AND d.lease_token = t.token AND d.state IN ('queued', 'retrying', 'dead')
+RETURNING d.id
+"""
+
+
+def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
+    """Write what came of several tries in one transaction, of those whose lease is still ours. Returns their keys.
+
+    What they say about the health of their channels is noted after that, on its own."""
+    if not attempts:
+        return set()
+    changes = {
+        attempt.delivery.pk: _consequence(attempt.delivery, attempt.outcome, at=at) for attempt in attempts
+    }
+    columns = [(attempt, changes[attempt.delivery.pk]) for attempt in attempts]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            _RECORD_SQL,
+            {
+                "ids": [attempt.delivery.pk for attempt in attempts],
+                "tokens": [attempt.delivery.lease_token for attempt in attempts],
+                "states": [change.state for _, change in columns],
+                "next": [change.next_at for _, change in columns],
+                "sent": [at if change.typ == "delivery.sent" else None for _, change in columns],
+                "dead": [at if change.state == Delivery.State.DEAD else None for _, change in columns],
+                "closed": [change.closed_at for _, change in columns],
+                "status": [attempt.outcome.status for attempt in attempts],
+                "errors": [attempt.outcome.detail[:300] for attempt in attempts],
+                "handles": [attempt.outcome.handle[:100] for attempt in attempts],
+            },
         )
-        if changed and typ:
-            write_entry(delivery, typ, state=changes["state"], by=Actor.system("deliver"), at=at)
-    log.info(
-        "delivery tried", jti=str(delivery.jti), organization=delivery.organization.code, verdict=outcome.verdict,
-        http_status=outcome.status,
-    )  # fmt: skip
-    return bool(changed)
+        written = {key for (key,) in cursor.fetchall()}
+        _write_entries([attempt.delivery for attempt in attempts], written, changes, at=at)
+    heard: dict[uuid.UUID, list[str]] = {}
+    for attempt in attempts:
+        log.info(
+            "delivery tried", jti=str(attempt.delivery.jti), organization=attempt.delivery.organization.code,
+            verdict=attempt.outcome.verdict, http_status=attempt.outcome.status,
+        )  # fmt: skip
+        if attempt.channel:
+            heard.setdefault(attempt.channel, []).append(attempt.outcome.verdict)
+    health.note(heard, at=at)
+    return written
 
 
-def _consequence(delivery: Delivery, outcome: Outcome, *, at) -> tuple[dict, str | None]:
+def _write_entries(deliveries: list[Delivery], written: set[int], changes, *, at: datetime.datetime) -> None:
+    """One entry for each that moved. A replay moves nothing: its first delivery has the entries."""
+    told = [
+        row.pk for row in deliveries
+        if row.pk in written and changes[row.pk].typ and row.replay_of_id is None
+    ]  # fmt: skip
+    if not told:
+        return
+    related = ("organization", "subscription__person", "subscription__operator", "consent")
+    rows = Delivery.objects.select_related(*related).in_bulk(told)
+    acts: dict[uuid.UUID, list] = {}
+    for key in told:
+        fact = facts.of_delivery(changes[key].typ, rows[key], state=changes[key].state)
+        acts.setdefault(rows[key].txn, []).append(fact)
+    for txn, done in acts.items():
+        ledger.append(done, by=Actor.system("deliver"), at=at, txn=txn)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """What one try does to a delivery: its state, its next try, and the entry that says so."""
+
+    state: str
+    next_at: datetime.datetime | None = None
+    typ: str | None = None
+    closed_at: datetime.datetime | None = None
+
+
+def _consequence(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) -> Change:
     State = Delivery.State
     match outcome.verdict:
         case "sent":
-            return {"state": State.SENT, "sent_at": at, "next_at": None}, "delivery.sent"
+            return Change(State.SENT, typ="delivery.sent", closed_at=at if delivery.replay_of_id else None)
         case "check":
-            return {"state": State.CHECKING, "next_at": None}, None
-        case "refused" | "gone":
-            return {"state": State.DEAD, "next_at": None}, "delivery.dead"
+            return Change(State.CHECKING, closed_at=at if delivery.replay_of_id else None)
+        case "by_hand":
+            return Change(State.MANUAL)
+    if delivery.state == State.DEAD:
+        return Change(State.DEAD, next_at=_tomorrow(delivery, at=at))
+    match outcome.verdict:
+        case "refused":
+            return _given_up(delivery, at=at)
+        case (
+            "gone"
+        ):  # switched off by its owner: stays open for poll and people, tried when the channel is changed
+            return Change(State.RETRYING, next_at=at + A_DAY)
         case "blocked":
-            return {"state": State.RETRYING, "next_at": at + BLOCKED_WAIT}, None
+            return Change(State.RETRYING, next_at=at + BLOCKED_WAIT)
         case "key" if at - delivery.created_at > KEY_FAULT_RETRIES_FOR:
-            return {"state": State.DEAD, "next_at": None}, "delivery.dead"
+            return _given_up(delivery, at=at)
     if delivery.attempts > len(RETRY_AFTER):
-        return {"state": State.DEAD, "next_at": None}, "delivery.dead"
+        return _given_up(delivery, at=at)
     wait = RETRY_AFTER[delivery.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
     wait = max(wait, outcome.retry_after or 0)
-    return {"state": State.RETRYING, "next_at": at + datetime.timedelta(seconds=wait)}, None
+    return Change(State.RETRYING, next_at=at + datetime.timedelta(seconds=wait))
+
+
+def _given_up(delivery: Delivery, *, at: datetime.datetime) -> Change:
+    """Needs a human. Still offered by poll, tried once a day, and when the endpoint is well again."""
+    return Change(Delivery.State.DEAD, next_at=at + A_DAY, typ="delivery.dead")
+
+
+def _tomorrow(delivery: Delivery, *, at: datetime.datetime) -> datetime.datetime | None:
+    days = policy.number("DEAD_RETRY_DAYS", on=at.date())
+    following = at + A_DAY
+    since = delivery.dead_at or at
+    return following if following <= since + datetime.timedelta(days=days) else None
+
+
+def reroute(organization: Organization, *, at: datetime.datetime) -> int:
+    """A channel of the organization has opened or changed: what waits there for a human or a later try is sent now.
+
+    Returns how many messages."""
+    waiting = Delivery.objects.select_for_update(no_key=True).filter(
+        organization=organization, state__in=[*WAITING, Delivery.State.DEAD, Delivery.State.MANUAL],
+        lease_until__isnull=True, overtaken=False,
+    )  # fmt: skip
+    with transaction.atomic():
+        keys = list(waiting.order_by("pk").values_list("pk", flat=True))
+        rows = Delivery.objects.filter(pk__in=keys)
+        rows.filter(state=Delivery.State.MANUAL).update(state=Delivery.State.QUEUED, next_at=at)
+        rows.exclude(next_at__lte=at).update(next_at=at)
+        transaction.on_commit(ring, robust=True)
+    return len(keys)
+
+
+def replay(delivery: Delivery, *, by: Actor, at: datetime.datetime) -> Delivery:
+    """Send a message once more: a new row with the same body under the same message id, so that it has no second effect.
+
+    What is answered to it is written on the first. Raises AlreadyWaiting where it is on its way anyway."""
+    first = delivery.replay_of or delivery
+    with transaction.atomic():
+        first = (
+            Delivery.objects.select_for_update(no_key=True).select_related("organization").get(pk=first.pk)
+        )
+        again = Delivery.objects.filter(replay_of=first, state__in=WAITING)
+        if first.state in WAITING or again.exists():
+            raise AlreadyWaiting(str(first.jti))
+        row = Delivery.objects.create(
+            jti=messages.new_id(), replay_of=first, txn=first.txn, person_id=first.person_id,
+            subscription_id=first.subscription_id, consent_id=first.consent_id, organization=first.organization,
+            role=first.role, goal=Delivery.Goal.RECEIVED, event=first.event, version=first.version, body=first.body,
+            set_compact=first.set_compact, handle=first.handle, state=Delivery.State.QUEUED, next_at=at, created_at=at,
+        )  # fmt: skip
+        transaction.on_commit(ring, robust=True)
+    log.info("delivery replayed", jti=str(first.jti), by=by.kind)
+    return row
 
 
 def deadline(step: str, *, created_at, goal: str) -> datetime.datetime:
