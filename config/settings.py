@@ -354,6 +354,12 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 24 * 3600.0,
         "options": {"expires": 3600},
     },
+    "run trials in the gym": {"task": "consents.jobs.train", "schedule": 1.0, "options": {"expires": 5}},
+    "take changes of channels further": {
+        "task": "consents.jobs.change_channels",
+        "schedule": 15.0,
+        "options": {"expires": 30},
+    },
     "raise notices": {"task": "consents.jobs.warn", "schedule": 24 * 3600.0, "options": {"expires": 3600}},
 }
 

@@ -6,7 +6,9 @@ from django.views.i18n import set_language
 from config import health
 from consents.views import (
     account,
+    channels,
     desk,
+    gym,
     integrity,
     join,
     log,
@@ -75,6 +77,15 @@ urlpatterns = [
     path("desk/deliveries/<uuid:jti>/confirm/", desk.confirm_delivery, name="confirm_delivery"),
     path("desk/entries/<uuid:event_id>/receipt/", desk.desk_receipt, name="desk_receipt"),
     path("desk/entries/<uuid:event_id>/proof/", desk.desk_proof, name="desk_proof"),
+    path("desk/channel/", channels.desk_channel, name="desk_channel"),
+    path("desk/channel/ask/", channels.ask_channel, name="ask_channel"),
+    path("desk/channel/<uuid:pk>/approve/", channels.approve_channel, name="approve_channel"),
+    path("desk/channel/<uuid:pk>/withdraw/", channels.withdraw_channel, name="withdraw_channel"),
+    path("desk/channel/<uuid:pk>/rotate/", channels.rotate_channel_key, name="rotate_channel_key"),
+    path("desk/gym/", gym.desk_gym, name="desk_gym"),
+    path("desk/gym/channels/<uuid:pk>/start/", gym.start_gym, name="start_gym"),
+    path("desk/gym/<uuid:pk>/", gym.gym_run, name="gym_run"),
+    path("desk/gym/<uuid:pk>/progress/", gym.gym_progress, name="gym_progress"),
     # machines
     path("api/", include("consents.api.urls")),
     path("", include("consents.api.oauth_urls")),

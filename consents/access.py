@@ -14,7 +14,18 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
-from consents.models import Consent, ConsentRequest, Delivery, EntryIndex, Member, Notice, Subscription
+from consents.models import (
+    ChannelChange,
+    Consent,
+    ConsentRequest,
+    Delivery,
+    EntryIndex,
+    GymRun,
+    Member,
+    Notice,
+    Subscription,
+)
+from providers.models import Channel
 
 PUBLIC, PERSON, REGULATOR, OPERATOR_ADMIN, SIGNED_IN, API = (
     "public", "person", "regulator", "operator_admin", "signed_in", "api",
@@ -157,6 +168,32 @@ def organization_delivery(organization, jti) -> Delivery:
     )
 
 
+def own_channel(organization, pk) -> Channel:
+    """A channel of this organization that is in use or being tested."""
+    rows = Channel.objects.exclude(state=Channel.State.RETIRED).select_related("organization")
+    return get_object_or_404(rows, pk=pk, organization=organization)
+
+
+def organization_channel(organization, which: str) -> Channel:
+    """The channel in use (`open`), or the one of the change that is under way (`new`)."""
+    rows = Channel.objects.filter(organization=organization).select_related("organization")
+    if which == "new":
+        return get_object_or_404(rows, state=Channel.State.TESTING, changes__closed_at__isnull=True)
+    return get_object_or_404(rows, state=Channel.State.OPEN)
+
+
+def own_change(organization, pk) -> ChannelChange:
+    """A change of this organization's channel."""
+    return get_object_or_404(
+        ChannelChange.objects.select_related("channel"), pk=pk, organization=organization
+    )
+
+
+def own_run(organization, pk) -> GymRun:
+    """A trial run of this organization."""
+    return get_object_or_404(GymRun.objects.select_related("channel"), pk=pk, organization=organization)
+
+
 def navigation(request) -> dict:
     """Template context: the links for this visitor's role, and how many notices wait."""
     user = getattr(request, "user", None)
@@ -164,7 +201,7 @@ def navigation(request) -> dict:
     links = {
         PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
         REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue"), (_("기록 검증"), "integrity")],
-        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries")],
+        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym")],
         None: [(pgettext("여럿", "마이데이터 회사"), "operators"), (pgettext("여럿", "서비스"), "services")],
     }[who]  # fmt: skip
     try:

@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from consents import accounts, lifecycle, mail, propagation, requests, speedbump
+from consents import accounts, channels, gym, lifecycle, mail, propagation, requests, speedbump
 from consents.actors import Actor
 from consents.ledger import erasing, upkeep
 from consents.ledger import monitor as own_monitor
@@ -62,3 +62,20 @@ def monitor() -> int:
 def recount() -> int:
     """Count the whole log again from the database; returns how many entries it has."""
     return nightly.run().entries
+
+
+@shared_task
+def train() -> int:
+    """Run the trials of the organization that has waited longest in the gym; returns how many runs were finished."""
+    return gym.run_next(now=timezone.now)
+
+
+@shared_task
+def change_channels() -> dict:
+    """Take changes of channels further: verify new addresses, tell the old contacts, open what has waited long enough."""
+    proved = channels.prove_due(now=timezone.now)
+    by, at = Actor.system("change channels"), timezone.now()
+    for change in channels.untold():
+        if mail.tell_channel_change(change, at=at):
+            channels.note_told(change, by=by, at=at)
+    return {"proved": proved, **channels.go_live_due(by=by, at=at)}

@@ -1,18 +1,21 @@
-"""WRITES the log's entries about organizations: terms published and retired, licences decided, channels opened.
+"""WRITES the log's entries about organizations: terms published and retired, licences decided, channels opened,
+rotated and retired.
 
 `providers.registry` changes the rows and knows no log; these functions put both into one transaction.
 """
 
 import datetime
+import hashlib
 from collections.abc import Iterable
 
+import rfc8785
 from django.db import transaction
 
 from consents import ledger
 from consents.actors import Actor
 from consents.ledger import Fact
-from providers import registry
-from providers.models import Channel, Licence, Terms
+from providers import registry, signing
+from providers.models import Channel, ChannelKey, Licence, Terms
 
 
 def publish(terms: Terms, *, by: Actor, at: datetime.datetime) -> Terms:
@@ -38,9 +41,31 @@ def note_licences(decisions: Iterable[Licence], *, by: Actor, at: datetime.datet
     ledger.append([_of_licence(decision) for decision in decisions], by=by, at=at)
 
 
-def note_channels(opened: Iterable[Channel], *, by: Actor, at: datetime.datetime) -> None:
-    """Log channels that were just opened."""
-    ledger.append([_of_channel(channel) for channel in opened], by=by, at=at)
+def note_channels(
+    opened: Iterable[Channel], *, by: Actor, at: datetime.datetime, retired: Iterable[Channel] = ()
+) -> None:
+    """Log channels that were just opened, after those that were retired for them."""
+    facts = [_of_channel("channel.retired", channel) for channel in retired]
+    facts += [_of_channel("channel.opened", channel) for channel in opened]
+    ledger.append(facts, by=by, at=at)
+
+
+class KeyChanged(ValueError):
+    """The key to be replaced is not the one in use any more."""
+
+
+def rotate(channel: Channel, *, kid: str, by: Actor, at: datetime.datetime) -> str:
+    """Give an open channel a new signing secret instead of the one named `kid`, and log that; the secret (`whsec_…`) is told
+    this once. Raises KeyChanged, registry.ChannelRetired."""
+    secret = signing.new_webhook_secret()
+    with transaction.atomic():
+        Channel.objects.select_for_update().get(pk=channel.pk)
+        used = channel.keys.filter(kind=ChannelKey.Kind.HMAC, retired_at__isnull=True)
+        if not kid or kid not in used.values_list("kid", flat=True):
+            raise KeyChanged(kid)
+        key = registry.rotate_key(channel=channel, secret=secret, by=by, at=at)
+        ledger.append([_of_channel("channel.rotated", channel, after=key.kid)], by=by, at=at)
+    return secret
 
 
 def _of_terms(typ: str, terms: Terms) -> Fact:
@@ -75,11 +100,17 @@ def _of_licence(decision: Licence) -> Fact:
     )
 
 
-def _of_channel(channel: Channel) -> Fact:
+def _of_channel(typ: str, channel: Channel, *, after: str = "") -> Fact:
+    """Protocol and the digest of protocol, address and settings: what was used can be shown later, and is not in clear."""
     organization = channel.organization
+    used = rfc8785.dumps([channel.protocol, channel.address, channel.details])
     return Fact(
-        "channel.opened",
+        typ,
         operator=organization if organization.is_operator else None,
         party=organization,
-        fields={"opr": organization.code, "after": channel.protocol},
+        fields={
+            "opr": organization.code,
+            "after": after or channel.protocol,
+            "dig": f"sha256:{hashlib.sha256(used).hexdigest()}",
+        },
     )

@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -122,10 +122,11 @@ async def send(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: bytes = b"",
+    body: bytes | AsyncIterable[bytes] = b"",
     total: float = 15.0,
 ) -> Reply:
     """One request, one answer. Waits at most `total` seconds for a free place and at most `total` for the answer.
+    A body that comes in pieces (a test of slow lines) needs its Content-Length among the headers.
 
     Raises Refused (policy) and Unreachable (network), nothing else."""
     address = _shape(url)

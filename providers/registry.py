@@ -244,15 +244,58 @@ def open_channel(
     Organization.objects.select_for_update().get(pk=organization.pk)
     if organization.channels.filter(state=Channel.State.OPEN).exists():
         raise ChannelAlreadyOpen(organization.code)
-    channel = Channel.objects.create(
-        organization=organization, protocol=protocol, address=address, details=dict(details or {}),
-        state=Channel.State.OPEN, opened_at=at,
+    channel = prepare_channel(
+        organization=organization, protocol=protocol, address=address, secret=secret, details=details,
+        credential=credential, by=by, at=at,
     )  # fmt: skip
+    channel.state, channel.opened_at = Channel.State.OPEN, at
+    channel.save(update_fields=["state", "opened_at"])
+    return channel
+
+
+@transaction.atomic
+def prepare_channel(
+    *,
+    organization: Organization,
+    protocol: str,
+    address: str = "",
+    secret: str | None = None,
+    details: Mapping[str, str] | None = None,
+    credential: str = "",
+    by=None,
+    at: datetime.datetime,
+) -> Channel:
+    """A channel that can be tested and carries nothing yet; otherwise as `open_channel`. There may be any number."""
+    channel = Channel.objects.create(
+        organization=organization, protocol=protocol, address=address, details=dict(details or {})
+    )
     if protocol == Channel.Protocol.NATIVE:
         _add_secret(channel, secret, at)
     if credential:
         set_credential(channel=channel, credential=credential, by=by, at=at)
     return channel
+
+
+@transaction.atomic
+def open_prepared(*, channel: Channel, by=None, at: datetime.datetime) -> tuple[Channel, Channel | None]:
+    """Open a prepared channel in the place of the one that is open: `(opened, retired)`. The public keys that the
+    organization signs its evidence with go along. Whether it was tested is the caller's business. Raises ChannelRetired."""
+    Organization.objects.select_for_update().get(pk=channel.organization_id)
+    channel = (
+        Channel.objects.select_for_update(of=("self",)).select_related("organization").get(pk=channel.pk)
+    )
+    if channel.state != Channel.State.TESTING:
+        raise ChannelRetired(str(channel.pk))
+    before = Channel.objects.filter(organization=channel.organization_id, state=Channel.State.OPEN).first()
+    if before:
+        known = set(channel.keys.values_list("kid", flat=True))
+        keys = before.keys.filter(kind=ChannelKey.Kind.JWK, retired_at__isnull=True)
+        for key in keys.exclude(kid__in=known):
+            add_public_key(channel=channel, kid=key.kid, jwk=key.jwk or {}, by=by, at=at)
+        before = retire_channel(channel=before, by=by, at=at)
+    channel.state, channel.opened_at = Channel.State.OPEN, at
+    channel.save(update_fields=["state", "opened_at"])
+    return channel, before
 
 
 @transaction.atomic

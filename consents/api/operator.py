@@ -17,6 +17,7 @@ from consents.actors import Actor
 from consents.api import documents, receipts, shapes
 from consents.api.authentication import Operator, Organization
 from consents.api.doors import Door, results
+from consents.api.gym import of_trials
 from consents.api.idempotency import once
 from consents.api.paging import PageQuery, page
 from consents.models import Consent, ConsentRequest, Delivery, EntryIndex
@@ -172,6 +173,7 @@ class Acknowledge(OrganizationDoor):
         request=shapes.Nothing, responses=documents.Ack,
     )  # fmt: skip
     @once
+    @of_trials
     def post(self, request, jti: uuid.UUID):
         """Early and double acknowledgements are fine; the answer is the state now, and the receipt of the last answer."""
         self.read(shapes.Nothing)

@@ -60,6 +60,8 @@ TYPES = {
 # Facts of the domain and how they are told. The first class that fits counts.
 OF_DOMAIN = {
     lifecycle.AlreadyEnded: "already-ended",
+    "try-again": (503, _("지금은 받지 못해요."), _("Retry-After에 적힌 초 뒤에 같은 요청을 다시 보내 주세요.")),
+    "nothing-to-try": (409, _("이 연결에는 시험할 것이 없어요."), _("업무함과 회사가 가져가는 연결, 닫힌 연결은 시험하지 않아요.")),
     lifecycle.AlreadyJoined: "already-joined",
     lifecycle.NotOpen: "not-open",
     lifecycle.TermsChanged: "terms-changed",

@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from consents.api import docs, evidence, operator, person, proofs, public
+from consents.api import docs, evidence, gym, operator, person, proofs, public
 from consents.api.doors import Nowhere
 
 v1 = [
@@ -30,6 +30,8 @@ v1 = [
     path("consents/<uuid:pk>", operator.OneConsent.as_view()),
     path("deliveries", operator.Deliveries.as_view()),
     path("deliveries/<uuid:jti>/ack", operator.Acknowledge.as_view()),
+    path("channel/test", gym.TestChannel.as_view()),
+    path("channel/tests/<uuid:pk>", gym.OneTest.as_view()),
     path("evidence", evidence.EvidenceDoor.as_view()),
     path("evidence/<str:jti>", evidence.OneEvidence.as_view()),
     # the public

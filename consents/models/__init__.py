@@ -1,7 +1,7 @@
 """People, what they agreed, what is owed to them, and the log of it all."""
 
 from .agreements import Consent, ConsentRequest, EndReason, Erasure, Subscription
-from .channels import ChannelChange, GymRun
+from .channels import ChannelChange, GymMessage, GymRun
 from .idempotency import IdempotencyKey
 from .ledger import (
     Cosignature,
@@ -34,6 +34,7 @@ __all__ = [
     "Erasure",
     "Escalation",
     "Evidence",
+    "GymMessage",
     "GymRun",
     "IdempotencyKey",
     "Leaf",

@@ -92,3 +92,16 @@ class GymRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel_id} {self.asked_at}"
+
+
+class GymMessage(models.Model):
+    """One message that a trial run sent, so that its acknowledgement is known from a real one. Belongs to nobody's
+    subscription."""
+
+    jti = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    run = models.ForeignKey(GymRun, on_delete=models.PROTECT, related_name="messages")
+    trial = models.CharField(max_length=20)
+    asked = models.PositiveSmallIntegerField(default=0, help_text="how often its acknowledgement arrived")
+
+    def __str__(self) -> str:
+        return f"{self.trial} {self.jti}"

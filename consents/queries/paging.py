@@ -2,14 +2,16 @@
 
 import datetime
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q, QuerySet, UUIDField
 
 SIZE = 20
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_CURSOR = re.compile(r"(\d{1,17})-(\d{1,18})", re.ASCII)
+_CURSOR = re.compile(r"(\d{1,17})-(\d{1,18}|u\d{1,39})", re.ASCII)
+LARGEST_UUID = 2**128 - 1
 
 
 class BadCursor(ValueError):
@@ -27,9 +29,13 @@ class Page:
 def page(
     rows: QuerySet, *, moment: str, number: str, after: str = "", newest_first: bool = True, size: int = SIZE
 ) -> Page:
-    """One page ordered by the field `moment`, then by the unique field `number`. Raises BadCursor."""
+    """One page ordered by the field `moment`, then by the unique field `number`, an integer or a UUID. Raises BadCursor."""
     if after:
         at, pk = decode(after)
+        meta = rows.model._meta
+        field = meta.pk if number == "pk" else meta.get_field(number)
+        if isinstance(pk, uuid.UUID) != isinstance(field, UUIDField):  # a cursor of another list
+            raise BadCursor(after[:60])
         side = "lt" if newest_first else "gt"
         # The first condition bounds the index scan, the second leaves out what was already seen at that very moment.
         rows = rows.filter(**{f"{moment}__{side}e": at}).filter(
@@ -43,16 +49,22 @@ def page(
     return Page(found[:size], encode(getattr(last, moment), getattr(last, number)))
 
 
-def encode(at: datetime.datetime, pk: int) -> str:
-    return f"{(at - _EPOCH) // datetime.timedelta(microseconds=1)}-{pk}"
+def encode(at: datetime.datetime, pk: int | uuid.UUID) -> str:
+    number = f"u{pk.int}" if isinstance(pk, uuid.UUID) else f"{pk}"
+    return f"{(at - _EPOCH) // datetime.timedelta(microseconds=1)}-{number}"
 
 
-def decode(cursor: str) -> tuple[datetime.datetime, int]:
+def decode(cursor: str) -> tuple[datetime.datetime, int | uuid.UUID]:
     """Raises BadCursor."""
     found = _CURSOR.fullmatch(cursor)
     if not found:
         raise BadCursor(cursor[:60])
-    return _EPOCH + datetime.timedelta(microseconds=int(found[1])), int(found[2])
+    at, number = _EPOCH + datetime.timedelta(microseconds=int(found[1])), found[2]
+    if not number.startswith("u"):
+        return at, int(number)
+    if int(number[1:]) > LARGEST_UUID:
+        raise BadCursor(cursor[:60])
+    return at, uuid.UUID(int=int(number[1:]))
 
 
 def links(request, following: Page) -> dict[str, str | None]:

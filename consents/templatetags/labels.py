@@ -7,6 +7,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from consents.models.agreements import Consent, EndReason, Erasure, Subscription
+from consents.models.channels import ChannelChange
 from consents.models.notices import Notice
 from consents.models.obligations import Delivery, Evidence
 from providers.models.catalogue import Rider, Service, Terms, TermsItem
@@ -81,6 +82,19 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         "shopping": (_("쇼핑·요금제"), "neutral"),
     },
     "holding": {
+    "channel_change": _words(ChannelChange.State, asked="wait", approved="wait", proved="info", live="good"),
+    "trial": {
+        "waiting": (_("차례를 기다려요"), "wait"),
+        "passed": (_("통과"), "good"),
+        "failed": (_("고쳐야 해요"), "bad"),
+        "skipped": (_("해당 없음"), "neutral"),
+    },
+    "gym_run": {
+        "waiting": (_("차례를 기다려요"), "wait"),
+        "running": (_("시험하는 중"), "wait"),
+        "passed": (_("통과"), "good"),
+        "failed": (_("통과하지 못함"), "bad"),
+    },
         "receiving": (_("지금 받고 있어요"), "info"),
         "held": (_("그만뒀지만 아직 지우지 않았어요"), "late"),
         "gone": (_("지웠다고 서명했어요"), "good"),

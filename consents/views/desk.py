@@ -16,7 +16,7 @@ from consents import access, answers
 from consents.actors import Actor
 from consents.forms import desk as forms
 from consents.queries import desk as queries
-from consents.queries import paging, proofs
+from consents.queries import gym, paging, proofs
 from consents.queries.duties import possible_steps
 from consents.views import papers
 
@@ -36,6 +36,7 @@ def desk(request):
         "counted": queries.COUNTED,
         "channel": queries.channel(own),
         "services": queries.services(own),
+        "badge": gym.badge_of(own, at=at),
         **paging.links(request, page),
     }
     return render(request, "desk/desk.html", context)

@@ -6,6 +6,7 @@ from django.views.decorators.http import require_safe
 
 from consents import access, lifecycle
 from consents.forms.public import OperatorFilters, ServiceFilters
+from consents.queries import gym
 from consents.queries import person as person_queries
 from consents.queries import public as queries
 from providers.models.organizations import LicenceStatus, Sector
@@ -48,6 +49,7 @@ def operator(request, code):
     context = queries.operator(code, on=lifecycle.day(at))
     mine = [line for line in queries.league(at=at) if line.operator.code == code]
     context["league_row"] = mine[0] if mine else None
+    context["badge"] = gym.badge_of(context["organization"], at=at)
     return render(request, "public/operator.html", context)
 
 

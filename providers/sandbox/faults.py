@@ -13,6 +13,7 @@ DROP_AFTER_EFFECT = "drop_after_effect"
 SILENT = "silent"
 LIES = "lies"
 RESURRECTS = "resurrects"
+TRUSTING = "trusting"
 
 # Name → what it is called on the page, and what its number means.
 FAULTS = {
@@ -34,6 +35,7 @@ FAULTS = {
     SILENT: ("받고 나서 아무 말이 없어요", "Takes it, then says nothing", "", ""),
     LIES: ("멈췄다면서 계속 가지고 있어요", "Says stopped, keeps the data", "", ""),
     RESURRECTS: ("지운 뒤 되살아나요", "Erases, then it is back", "초 뒤", "seconds later"),
+    TRUSTING: ("서명을 확인하지 않아요", "Checks no signature", "", ""),
 }
 COUNTED = {ERROR, DROP_BEFORE, DROP_AFTER_EFFECT}
 LARGEST = 86_400
