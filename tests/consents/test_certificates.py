@@ -62,13 +62,14 @@ def file_of(browser, subscription) -> dict:
     return answer.json()
 
 
-def judged(tmp_path, paper: dict) -> subprocess.CompletedProcess:
-    """What `python verify.py CERTIFICATE POLICY` says, in a process of its own, without anything of ours."""
-    given, policy = tmp_path / "certificate.json", tmp_path / "policy.txt"
+def judged(tmp_path, paper: dict, *, keys: bool = True) -> subprocess.CompletedProcess:
+    """What `verify.py CERTIFICATE POLICY --keys JWKS` says, in a process of its own, without anything of ours."""
+    given, policy, jwks = (tmp_path / name for name in ("certificate.json", "policy.txt", "jwks.json"))
     given.write_text(json.dumps(paper, ensure_ascii=False), encoding="utf-8")
     policy.write_text(proofs.policy_text(), encoding="utf-8")
+    jwks.write_text(json.dumps(signing.public_jwks()), encoding="utf-8")
     return subprocess.run(
-        [sys.executable, "-I", VERIFY, given, policy],
+        [sys.executable, "-I", VERIFY, given, policy, *(["--keys", jwks] if keys else [])],
         capture_output=True,
         text=True,
         timeout=60,
@@ -86,10 +87,33 @@ def test_the_file_passes_the_verifier_that_trusts_nobody(signed_in, person, tmp_
     assert len(paper["log"]["entries"]) > 8 and all(entry["proof"] for entry in paper["log"]["entries"])
     found = judged(tmp_path, paper)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.startswith("VALID") and "WITHOUT PROOF" not in found.stdout
+    first, *lines = found.stdout.splitlines()
+    assert first.startswith("VALID ") and first.endswith(" signed by the portal")
+    assert not [line for line in lines if line.startswith(("  NOT PROVED", "  WITHOUT PROOF"))]
+    service = paper["service"]
+    assert f"  SIGNED  service  {service['name_ko']}  {service['name_en']}  {service['id']}" in lines
+    assert f"  SIGNED  joined  {paper['joined_at']}" in lines
+    without = judged(tmp_path, paper, keys=False)
+    assert without.returncode == 0 and "but only in part" in without.stdout.splitlines()[0]
+    assert "SIGNED" not in without.stdout
 
 
-@pytest.mark.parametrize("change", ["ended_at", "digest", "leaf", "proof", "operator", "reason"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ended_at",
+        "digest",
+        "leaf",
+        "proof",
+        "operator",
+        "reason",
+        "name",
+        "joined_at",
+        "document",
+        "jws",
+        "receipt",
+    ],
+)
 def test_a_changed_file_does_not_pass(signed_in, person, tmp_path, change):
     subscription = ended(person)
     publish()
@@ -109,6 +133,17 @@ def test_a_changed_file_does_not_pass(signed_in, person, tmp_path, change):
             entries[0]["leaf"] = entries[1]["leaf"]
         case "proof":
             entries[0]["proof"] = entries[1]["proof"]
+        case "name":
+            paper["service"]["name_ko"] += "!"
+        case "joined_at":
+            paper["joined_at"] = "2020-01-01T00:00:00Z"
+        case "document":
+            paper["evidence"][0]["document"] += " "
+        case "jws":
+            paper["jws"] = ""
+        case "receipt":
+            stated = jwt.decode(paper["jws"], options={"verify_signature": False})
+            paper["jws"] = signing.sign_receipt(stated)
     found = judged(tmp_path, paper)
     assert found.returncode == 1 and found.stdout.startswith("INVALID"), found.stdout
 

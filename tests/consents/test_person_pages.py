@@ -1,6 +1,8 @@
 """A person sees only their own, every page costs the same at any size, and every stop is one clear step."""
 
 import datetime
+import hashlib
+import json
 import uuid
 
 import pytest
@@ -29,13 +31,13 @@ def leave(subscription, *, erase=True, at=None):
 
 def state(delivery, status, *, at=None, basis=""):
     """The organization says that it stopped, erased or keeps."""
-    at = at or timezone.now()
+    at, document = at or timezone.now(), json.dumps({"status": status})
     evidence = Evidence(
         jti=str(uuid.uuid4()),
         status=status,
         means="signed",
-        digest="sha256:" + "0" * 64,
-        document="{}",
+        digest="sha256:" + hashlib.sha256(document.encode()).hexdigest(),
+        document=document,
         stated_at=at,
     )
     by = Actor.organization(delivery.organization)
