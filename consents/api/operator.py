@@ -12,9 +12,9 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import answers, requests
+from consents import access, answers, propagation, requests
 from consents.actors import Actor
-from consents.api import documents, receipts, shapes
+from consents.api import documents, limits, receipts, shapes
 from consents.api.authentication import Operator, Organization
 from consents.api.doors import Door, results
 from consents.api.gym import of_trials
@@ -23,6 +23,7 @@ from consents.api.paging import PageQuery, page
 from consents.models import Consent, ConsentRequest, Delivery, EntryIndex
 from providers.models import Service
 
+REPLAYS_PER_MINUTE = 10  # of one organization
 # Entries by which an organization's answers are logged.
 ANSWERS = ("delivery.received", "delivery.stopped", "delivery.erased", "erasure.refused")
 
@@ -158,7 +159,7 @@ class Deliveries(OrganizationDoor):
     def get(self, request):
         """Oldest first, each with its signed SET. Keep `jti` for 30 days: a message may come more than once."""
         query = self.query(DeliveriesQuery)
-        rows = Delivery.objects.filter(organization=request.organization)
+        rows = Delivery.objects.filter(organization=request.organization, replay_of__isnull=True)
         if "state" in query:
             rows = rows.filter(state=query["state"])
         found, following = page(
@@ -172,6 +173,7 @@ class Acknowledge(OrganizationDoor):
         operation_id="acknowledge_delivery", summary=_("전달을 받았다고 답하기"), tags=["operator", "source"],
         request=shapes.Nothing, responses=documents.Ack,
     )  # fmt: skip
+    @of_trials
     @once
     @of_trials
     def post(self, request, jti: uuid.UUID):
@@ -184,3 +186,20 @@ class Acknowledge(OrganizationDoor):
         return Response(
             documents.Ack({"jti": delivery.jti, "state": delivery.state, "receipt": receipt}).data
         )
+
+
+class Replay(OrganizationDoor):
+    @extend_schema(
+        operation_id="replay_delivery", summary=_("전달 다시 보내 달라고 하기"), tags=["operator", "source"],
+        request=shapes.Nothing, responses={202: documents.Replayed},
+    )  # fmt: skip
+    @once
+    def post(self, request, jti: uuid.UUID):
+        """The same message under the same `jti` goes out once more, through the channel as it is now. Who has kept the id
+        does nothing twice. 409 while it is on its way anyway; at most 10 a minute."""
+        self.read(shapes.Nothing)
+        first = access.organization_delivery(request.organization, jti)
+        limits.hold("replay", request.organization.code, most=REPLAYS_PER_MINUTE)
+        again = propagation.replay(first, by=self.actor, at=timezone.now())
+        shown = {"jti": (first.replay_of or first).jti, "replay": again.jti, "state": again.state}
+        return Response(documents.Replayed(shown).data, 202)

@@ -6,15 +6,17 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.signals import got_request_exception
+from django.db import OperationalError
 from django.http import Http404
 from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import exceptions
 from rest_framework.exceptions import APIException
 from rest_framework.parsers import BaseParser
 from rest_framework.response import Response
 
-from consents import answers, lifecycle, requests
-from providers import signing
+from consents import answers, inbound, lifecycle, propagation, requests
+from providers import signing, wires
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +24,7 @@ CONTENT_TYPE = "application/problem+json"
 LARGEST_JSON = 65_536  # bytes
 LARGEST_JWT = 16_384  # bytes
 DEEPEST = 20
+WAIT = 5  # seconds, where we cannot answer now
 
 # slug: status, title, what to do about it. The slug is the fragment of the type's address.
 TYPES = {
@@ -47,12 +50,18 @@ TYPES = {
     "nothing-to-erase": (409, _("지워 달라고 할 것이 없어요."), _("아직 끝나지 않았거나 이미 요청했어요.")),
     "wrong-order": (409, _("되돌아가는 답은 받을 수 없어요."), _("전달 상태는 앞으로만 가요.")),
     "outdated-version": (409, _("지난 판에 대한 답이에요."), _("전달에 적힌 version으로 다시 서명해 주세요.")),
+    "message-id-reused": (409, _("같은 jti로 다른 내용이 이미 왔어요."), _("메시지마다 새 jti를 써 주세요.")),
+    "already-waiting": (409, _("이미 보내는 중이에요."), _("보내는 중인 전달은 다시 보내지 않아요.")),
+    "unknown-consent": (400, _("끝낼 수 있는 동의가 아니에요."), _("없거나 다른 회사의 것이에요.")),
+    "unknown-arrangement": (422, _("알지 못하는 약정이에요(Invalid Consent Arrangement)."), _("없거나 다른 회사의 것이에요.")),
     "evidence-id-reused": (409, _("같은 jti로 다른 증거가 이미 있어요."), _("증거마다 새 jti를 써 주세요.")),
     "idempotency-key-reused": (409, _("같은 Idempotency-Key로 다른 요청이 있었어요."), _("요청마다 새 열쇠를 써 주세요.")),
     "not-yet": (409, _("아직 공개된 기록부에 없어요."), _("Retry-After에 적힌 초 뒤에 다시 해 주세요. 그때까지 넣기로 약속했어요.")),
     "too-large": (413, _("본문이 너무 커요."), _("JSON은 64 kB, 증거는 16 kB까지예요.")),
     "unsupported-media-type": (415, _("받지 않는 형식이에요."), _("Content-Type을 확인해 주세요.")),
     "too-many-requests": (429, _("요청이 너무 잦아요."), _("Retry-After에 적힌 초만큼 기다려 주세요.")),
+    "try-again": (503, _("지금은 받지 못해요."), _("Retry-After에 적힌 초 뒤에 같은 요청을 다시 보내 주세요.")),
+    "nothing-to-try": (409, _("이 연결에는 시험할 것이 없어요."), _("업무함과 회사가 가져가는 연결, 닫힌 연결은 시험하지 않아요.")),
     "log-unreadable": (503, _("공개된 기록부를 지금 읽지 못해요."), _("기록은 그대로 있어요. 조금 뒤에 다시 해 주세요.")),
     "server-error": (500, _("우리 쪽에 문제가 생겼어요."), _("같은 Idempotency-Key로 잠시 뒤 다시 해 주세요.")),
 }  # fmt: skip
@@ -60,8 +69,6 @@ TYPES = {
 # Facts of the domain and how they are told. The first class that fits counts.
 OF_DOMAIN = {
     lifecycle.AlreadyEnded: "already-ended",
-    "try-again": (503, _("지금은 받지 못해요."), _("Retry-After에 적힌 초 뒤에 같은 요청을 다시 보내 주세요.")),
-    "nothing-to-try": (409, _("이 연결에는 시험할 것이 없어요."), _("업무함과 회사가 가져가는 연결, 닫힌 연결은 시험하지 않아요.")),
     lifecycle.AlreadyJoined: "already-joined",
     lifecycle.NotOpen: "not-open",
     lifecycle.TermsChanged: "terms-changed",
@@ -77,6 +84,11 @@ OF_DOMAIN = {
     answers.WrongOrder: "wrong-order",
     answers.IdReused: "evidence-id-reused",
     signing.BadSignature: "bad-signature",
+    inbound.Unknown: "not-found",
+    inbound.Reused: "message-id-reused",
+    wires.BadInbound: "bad-signature",
+    propagation.AlreadyWaiting: "already-waiting",
+    OperationalError: "try-again",
     RequestDataTooBig: "too-large",
     Http404: "not-found",
     PermissionDenied: "forbidden",
@@ -125,12 +137,27 @@ def exception_handler(error, context) -> Response:
         headers = _headers(error)
     else:
         slug, errors = slug_of(error), []
+        if TYPES[slug][0] == 503:
+            headers = {"Retry-After": str(WAIT)}
         if reason := getattr(error, "reason", ""):  # one word of a signature's check
             detail = f"{TYPES[slug][2]} ({reason})"
     if slug == "server-error":
         log.exception("api failed", exc_info=error)
         got_request_exception.send(sender=exception_handler, request=getattr(request, "_request", request))
     return Response(body(slug, detail, errors), TYPES[slug][0], headers=headers, content_type=CONTENT_TYPE)
+
+
+def title_of(status: int) -> str:
+    """A sentence for a status, where a protocol wants words of its own."""
+    slug = "message-id-reused" if status == 409 else OF_STATUS.get(status, "server-error")
+    return str(TYPES[slug][1])
+
+
+def described(slug: str) -> OpenApiResponse:
+    """A refusal as the schema tells it, beside those that every door has."""
+    from consents.api.documents import Problem as Document
+
+    return OpenApiResponse(Document, str(TYPES[slug][1]))
 
 
 def slug_of(error: Exception) -> str:

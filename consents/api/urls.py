@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from consents.api import docs, evidence, gym, operator, person, proofs, public
+from consents.api import docs, evidence, grants, gym, inbound, operator, person, poll, proofs, public
 from consents.api.doors import Nowhere
 
 v1 = [
@@ -32,6 +32,13 @@ v1 = [
     path("deliveries/<uuid:jti>/ack", operator.Acknowledge.as_view()),
     path("channel/test", gym.TestChannel.as_view()),
     path("channel/tests/<uuid:pk>", gym.OneTest.as_view()),
+    path("deliveries/<uuid:jti>/replay", operator.Replay.as_view()),
+    path("grants/<uuid:pk>", grants.Grant.as_view()),
+    path("sets", inbound.Sets.as_view()),
+    path("sets/poll", poll.Poll.as_view()),
+    path("arrangements/revoke", inbound.ArrangementRevocation.as_view()),
+    path("event-notifications", inbound.EventNotifications.as_view()),
+    path("consents/result", inbound.KoreanResult.as_view()),
     path("evidence", evidence.EvidenceDoor.as_view()),
     path("evidence/<str:jti>", evidence.OneEvidence.as_view()),
     # the public
