@@ -348,6 +348,21 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(hour=3, minute=40),
         "options": {"expires": 3600},
     },
+    "take late stops further": {
+        "task": "consents.jobs.escalate",
+        "schedule": 30.0,
+        "options": {"expires": 25},
+    },
+    "test the channels": {
+        "task": "consents.jobs.verify_channels",
+        "schedule": 30.0,
+        "options": {"expires": 25},
+    },
+    "ask what became of stops": {
+        "task": "consents.jobs.read_back",
+        "schedule": 20.0,
+        "options": {"expires": 20},
+    },
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "erase whose hold has ended": {
         "task": "consents.jobs.erase",

@@ -4,20 +4,25 @@ Closed → open after so many failures in a row, or when half of the last twenty
 is over and opens twice as long if the probe fails. A channel whose owner answered 410 is disabled until it is changed.
 """
 
+import asyncio
 import datetime
+import secrets
 import uuid
+from collections.abc import Callable
 
 import structlog
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
+from consents import messages, routes
 from consents.models import Breaker, Delivery
-from providers import policy, wires
+from providers import outbound, policy, wires
 from providers.models import Channel
 
 log = structlog.get_logger(__name__)
 
 WINDOW = 20  # tries that are remembered
+RETEST = datetime.timedelta(minutes=10)  # after a verification event that was not answered
 # What says something about the channel. A refusal is an answer: the channel works.
 _GOOD = {wires.SENT, wires.CHECK, wires.REFUSED}
 _BAD = {wires.RETRY, wires.KEY, wires.BLOCKED}
@@ -96,26 +101,59 @@ def recovered(channel: uuid.UUID, *, at: datetime.datetime) -> int:
     return Delivery.objects.filter(pk__in=ids, next_at__gt=at).update(next_at=at)
 
 
+def verify_due(*, now: Callable[[], datetime.datetime], limit: int = 50) -> int:
+    """Send a verification event (SSF 1.0: a random `state` that must come back) to every channel that was not tested for a
+    day, and as a probe to those whose breaker has waited long enough. Returns how many were asked; safe to run twice."""
+    channels = due_for_verification(at=now(), limit=limit)
+    if not channels:
+        return 0
+    for channel, outcome in asyncio.run(_challenge(channels, now)):
+        verified(channel, outcome.verdict, at=now())
+    return len(channels)
+
+
+async def _challenge(channels: list[Channel], now) -> list[tuple[Channel, wires.Outcome]]:
+    async def one(session: outbound.Session, channel: Channel) -> tuple[Channel, wires.Outcome]:
+        route = routes.route(channel)
+        try:
+            outcome = await route.wire.challenge(
+                session, jti=str(messages.new_id()), state=secrets.token_urlsafe(24), endpoint=route.endpoint,
+                now=int(now().timestamp()),
+            )  # fmt: skip
+        except Exception as error:  # a bug counts as a failed test, or it would be tried for ever
+            log.exception("challenge failed", channel=str(channel.pk))
+            outcome = wires.Outcome(wires.RETRY, detail=type(error).__name__)
+        return channel, outcome
+
+    async with outbound.open_session() as session:
+        return await asyncio.gather(*(one(session, channel) for channel in channels))
+
+
 def due_for_verification(*, at: datetime.datetime, limit: int) -> list[Channel]:
-    """Open channels that were not tested for a day, and those whose breaker waits for a probe; oldest first."""
+    """Open channels whose protocol has a verification event and whose time has come; the longest untested first."""
     every = datetime.timedelta(hours=policy.number("VERIFY_EVERY_HOURS", on=at.date()))
-    asked = (
+    breaker = Q(breaker__isnull=True) | Q(breaker__state=Breaker.State.CLOSED)
+    untested = Q(breaker__verified_at__isnull=True) | Q(breaker__verified_at__lte=at - every)
+    rested = (
         Q(breaker__isnull=True)
-        | Q(breaker__verified_at__isnull=True)
-        | Q(breaker__verified_at__lte=at - every)
-        | Q(breaker__state=Breaker.State.OPEN, breaker__open_until__lte=at)
+        | Q(breaker__changed_at__lte=at - RETEST)
+        | Q(breaker__verified_at__isnull=False)
     )
-    rested = Q(breaker__isnull=True) | Q(breaker__open_until__isnull=True) | Q(breaker__open_until__lte=at)
+    probe = Q(breaker__state=Breaker.State.OPEN, breaker__open_until__lte=at)
+    able = [protocol for protocol, wire in routes.WIRES.items() if hasattr(wire, "challenge")]
     return list(
-        Channel.objects.filter(asked & rested, state=Channel.State.OPEN)
-        .exclude(breaker__state=Breaker.State.DISABLED)
+        Channel.objects.filter(
+            breaker & untested & rested | probe, state=Channel.State.OPEN, protocol__in=able
+        )
         .prefetch_related("keys")
-        .order_by("breaker__verified_at", "id")[:limit]
+        .order_by(F("breaker__verified_at").asc(nulls_first=True), "id")[:limit]
     )
 
 
 def verified(channel: Channel, verdict: str, *, at: datetime.datetime) -> None:
-    """Take in the answer to a verification event. A failed one counts as a failed try and is asked again later."""
-    _note(channel.pk, [verdict], at=at)
-    if verdict in _GOOD:
-        Breaker.objects.filter(channel=channel).update(verified_at=at)
+    """Take in the answer to a verification event. One that was not answered counts as a failed try; an answer that does not
+    repeat the state is a failure too, because whoever sits there is not who we think."""
+    good = verdict == wires.SENT
+    _note(channel.pk, [wires.SENT if good else wires.GONE if verdict == wires.GONE else wires.RETRY], at=at)
+    changes = {"verified_at": at} if good else {"changed_at": at}
+    Breaker.objects.filter(channel=channel).update(**changes)

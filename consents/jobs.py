@@ -3,7 +3,19 @@
 from celery import shared_task
 from django.utils import timezone
 
-from consents import accounts, channels, gym, lifecycle, mail, propagation, requests, speedbump
+from consents import (
+    accounts,
+    channels,
+    escalation,
+    gym,
+    health,
+    lifecycle,
+    mail,
+    propagation,
+    readback,
+    requests,
+    speedbump,
+)
 from consents.actors import Actor
 from consents.ledger import erasing, upkeep
 from consents.ledger import monitor as own_monitor
@@ -14,6 +26,28 @@ from consents.ledger import recount as nightly
 def deliver() -> int:
     """Send what is due; returns how many messages were tried."""
     return propagation.deliver_due(now=timezone.now)
+
+
+@shared_task
+def read_back() -> int:
+    """Ask what became of stops; returns how many were found undone for the first time."""
+    found = readback.run(now=timezone.now)
+    mail.tell_contradicted(found)
+    return len(found)
+
+
+@shared_task
+def escalate() -> int:
+    """Take late stops one step further; returns how many steps are new."""
+    fresh = escalation.raise_due(by=Actor.system("escalate"), at=timezone.now())
+    mail.tell_duty_contacts(fresh)
+    return len(fresh)
+
+
+@shared_task
+def verify_channels() -> int:
+    """Test channels with a verification event; returns how many were asked."""
+    return health.verify_due(now=timezone.now)
 
 
 @shared_task

@@ -1,6 +1,7 @@
 """Letters that the portal writes by itself, each in its reader's language."""
 
 import datetime
+from collections import Counter
 
 import structlog
 from django.conf import settings
@@ -8,10 +9,12 @@ from django.core import mail
 from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
+from consents import escalation
 from consents.ledger import monitor
 from consents.models import ChannelChange, Member
-from consents.models.obligations import Check
+from consents.models.obligations import Check, Escalation
 from consents.queries import integrity
 from providers import policy
 
@@ -51,6 +54,36 @@ def _unwitnessed(person, since: datetime.datetime | None) -> mail.EmailMessage:
         return mail.EmailMessage(subject, body, to=[person.email])
 
 
+def tell_contradicted(checks: list[Check]) -> int:
+    """Tell the admins of organizations that said they had stopped, or had time enough, and had not; returns how many letters
+    went out. A letter that cannot be handed over is not tried again: the case stands at their desk."""
+    owner = {check.delivery.organization_id: check.delivery.organization for check in checks}
+    members = Member.objects.select_related("person").filter(organization__in=owner, person__is_active=True)
+    letters = [
+        _contradicted(member.person, owner[member.organization_id])
+        for member in members.order_by("pk")[:MOST]
+    ]
+    try:
+        return mail.get_connection().send_messages(letters) or 0 if letters else 0
+    except OSError as problem:
+        log.error("an organization could not be told of a finding", reason=str(problem))
+        return 0
+
+
+def _contradicted(person, organization) -> mail.EmailMessage:
+    with translation.override(person.language):
+        name = (
+            organization.name_en if person.language == "en" and organization.name_en else organization.name_ko
+        )
+        subject = settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + _("멈췄어야 할 연동이 살아 있어요: %(name)s") % {
+            "name": name
+        }
+        body = _(
+            "%(name)s에 되물어 보니 끝난 동의가 아직 살아 있다고 해요. 정보주체와 감독자에게 알렸어요. 바로 멈추고, 무슨 일이었는지 업무함에 적어 주세요.\n\n%(url)s"
+        ) % {"name": name, "url": settings.PORTAL_URL + reverse("desk")}
+        return mail.EmailMessage(subject, body, to=[person.email])
+
+
 def tell_channel_change(change: ChannelChange, *, at: datetime.datetime) -> bool:
     """Tell the old duty contact and every admin of the organization, before its channel becomes another one.
 
@@ -84,3 +117,33 @@ def _channel_change(change: ChannelChange, email: str, language: str, when) -> m
             "address": channel.address or "–", "url": settings.PORTAL_URL + reverse("desk_channel"),
         }  # fmt: skip
     return mail.EmailMessage(subject, body, to=[email])
+
+
+def tell_duty_contacts(escalations: list[Escalation]) -> int:
+    """One letter to the duty contact of each organization that could not be reached; returns how many went out.
+
+    A letter that cannot be handed over is not tried again: the stop stands at its desk, and a day later with the regulator."""
+    late = [one.delivery for one in escalations if escalation.is_for_duty_contact(one)]
+    owners = {delivery.organization_id: delivery.organization for delivery in late}
+    counts = Counter(delivery.organization_id for delivery in late)
+    letters = [
+        _unreached(organization, counts[key])
+        for key, organization in owners.items()
+        if organization.duty_contact
+    ][:MOST]
+    try:
+        return mail.get_connection().send_messages(letters) or 0 if letters else 0
+    except OSError as problem:
+        log.error("duty contacts could not be told", reason=str(problem), organizations=len(letters))
+        return 0
+
+
+def _unreached(organization, n: int) -> mail.EmailMessage:
+    with translation.override("ko"):
+        subject = settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + _("전하지 못한 철회·삭제 요구가 있어요")
+        body = ngettext(
+            "%(name)s에 철회·삭제 요구 %(n)s건을 전하지 못하고 있어요. 연결을 살펴봐 주세요. 업무함에서 직접 확인할 수도 있어요.\n\n%(url)s",
+            "%(name)s에 철회·삭제 요구 %(n)s건을 전하지 못하고 있어요. 연결을 살펴봐 주세요. 업무함에서 직접 확인할 수도 있어요.\n\n%(url)s",
+            n,
+        ) % {"name": organization.name_ko, "n": n, "url": settings.PORTAL_URL + reverse("desk")}
+        return mail.EmailMessage(subject, body, to=[organization.duty_contact])

@@ -10,11 +10,17 @@ from consents import references
 from consents.models import Delivery
 from providers import registry, wires
 from providers.models import Channel, ChannelKey
-from providers.wires import native
+from providers.wires import cdr, grants, korea, native, push, revocation, uk
 
 # Protocols whose messages we carry. Poll is carried by the other side, the desk by people.
 WIRES: dict[str, ModuleType] = {
     Channel.Protocol.NATIVE: native,
+    Channel.Protocol.PUSH: push,
+    Channel.Protocol.KOREA: korea,
+    Channel.Protocol.REVOCATION: revocation,
+    Channel.Protocol.GRANTS: grants,
+    Channel.Protocol.CDR: cdr,
+    Channel.Protocol.UK: uk,
 }
 
 

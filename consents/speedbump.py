@@ -41,9 +41,18 @@ __all__ = [
     "raise_due",
     "raise_notice",
     "settle",
+    "take_back",
 ]
 
 PEOPLE_PER_BATCH = 200
+# Raised by what happened, not by a rule: they stay until somebody answers, or what raised them takes them back.
+OF_EVENTS = {
+    Notice.Kind.MISMATCH,
+    Notice.Kind.AFTER_STOP,
+    Notice.Kind.REVIVED,
+    Notice.Kind.LOST,
+    Notice.Kind.OVERDUE,
+}
 
 
 @dataclass(slots=True)
@@ -130,7 +139,7 @@ def _review(facts: Facts, *, by: Actor, at: datetime.datetime) -> tuple[int, int
         # An answered warning is not repeated while its matter is the same, unless it had gone away in between.
         silent = {key for key, n in known.items() if n.answer in {Notice.Answer.KEPT, Notice.Answer.ENDED}}
         fresh = [reason for key, reason in reasons.items() if key not in open_now and key not in silent]
-        gone = [n for key, n in open_now.items() if key not in reasons and n.kind != Notice.Kind.MISMATCH]
+        gone = [n for key, n in open_now.items() if key not in reasons and n.kind not in OF_EVENTS]
         for reason in fresh:
             raise_notice(facts.person, reason, by=by, at=at)
         for notice in gone:
@@ -170,6 +179,13 @@ def settle(subscription: Subscription, *, by: Actor, at: datetime.datetime) -> N
     open_now = Notice.objects.filter(subscription=subscription, answer="").select_related("person")
     for notice in open_now.order_by("raised_at", "pk"):
         _close(notice, Notice.Answer.ENDED, by=by, at=at)
+
+
+def take_back(person: Person, kind: str, matter: str, *, by: Actor, at: datetime.datetime) -> None:
+    """What this notice warned of is over: it closes by itself."""
+    open_now = Notice.objects.filter(person=person, kind=kind, matter=matter, answer="")
+    for notice in open_now.select_related("person", "subscription__operator"):
+        _close(notice, Notice.Answer.GONE, by=by, at=at)
 
 
 def _close(notice: Notice, value: str, *, by: Actor, at: datetime.datetime) -> None:

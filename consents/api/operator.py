@@ -175,7 +175,6 @@ class Acknowledge(OrganizationDoor):
     )  # fmt: skip
     @of_trials
     @once
-    @of_trials
     def post(self, request, jti: uuid.UUID):
         """Early and double acknowledgements are fine; the answer is the state now, and the receipt of the last answer."""
         self.read(shapes.Nothing)

@@ -342,7 +342,9 @@ def _detailed(subscriptions) -> list["_Detailed"]:
     ):
         by_id[consent.subscription_id]["consents"].append(consent)
     for delivery in (
-        Delivery.objects.filter(subscription__in=by_id).select_related("organization").order_by("id")
+        Delivery.objects.filter(subscription__in=by_id, replay_of__isnull=True)
+        .select_related("organization")
+        .order_by("id")
     ):
         by_id[delivery.subscription_id]["deliveries"].append(delivery)
     return [_Detailed(**one) for one in found]

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from consents import messages
-from consents.models import Delivery, Evidence, Subscription
+from consents.models import Check, Delivery, Evidence, Subscription
 from consents.templatetags.portal import day, label, loc
 
 # What a stop begins with, as the steps of the tracker name it.
@@ -59,6 +59,7 @@ class Party:
     complaint: Complaint | None
     evidence: dict | None
     statements: list[Evidence]
+    contradicted: bool
     delivery: Delivery
 
     @property
@@ -88,9 +89,9 @@ class Tracker:
 
 
 def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
-    """Every stop of a subscription as of `at`. Two queries."""
+    """Every stop of a subscription as of `at`. Three queries."""
     deliveries = list(
-        Delivery.objects.filter(subscription=subscription)
+        Delivery.objects.filter(subscription=subscription, replay_of__isnull=True)
         .filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(event=messages.CONSENT_PAUSED))
         .select_related("organization", "consent__source", "consent__recipient")
         .defer("body", "set_compact")
@@ -99,10 +100,14 @@ def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
     statements: dict = defaultdict(list)
     for statement in Evidence.objects.filter(delivery__in=deliveries).defer("document").order_by("id"):
         statements[statement.delivery_id].append(statement)
+    told = Check.objects.filter(delivery__in=deliveries).exclude(says=Check.Says.UNKNOWN)
+    newest = told.order_by("delivery_id", "-pk").distinct("delivery_id")
+    checks = {check.delivery_id: check for check in newest}
     by_act: dict = defaultdict(list)
     for delivery in reversed(deliveries):
         delivery.subscription = subscription
-        by_act[delivery.txn].append(_party(delivery, statements[delivery.pk], at=at))
+        party = _party(delivery, statements[delivery.pk], checks.get(delivery.pk), at=at)
+        by_act[delivery.txn].append(party)
     acts = [_act(subscription, parties) for parties in by_act.values()]
     acts.sort(key=lambda act: (act.at, act.ident), reverse=True)
     return Tracker(acts, any(not act.settled for act in acts), _seen(acts, subscription))
@@ -128,6 +133,12 @@ def _title(delivery: Delivery) -> str:
 
 def _summary(parties: list[Party]) -> str:
     total = len(parties)
+    if wrong := sum(party.contradicted for party in parties):
+        return ngettext(
+            "확인해 보니 %(n)d곳이 아직 멈추지 않았어요. 감독자에게 알렸어요.",
+            "확인해 보니 %(n)d곳이 아직 멈추지 않았어요. 감독자에게 알렸어요.",
+            wrong,
+        ) % {"n": wrong}
     closed = [party for party in parties if party.closed_at and not party.refused]
     late = sum(party.overdue for party in parties)
     if any(party.refused for party in parties) and all(party.closed_at for party in parties):
@@ -151,7 +162,9 @@ def _summary(parties: list[Party]) -> str:
     return words + " " + _("나머지 답을 기다리고 있어요.")
 
 
-def _party(delivery: Delivery, statements: list[Evidence], *, at: datetime.datetime) -> Party:
+def _party(
+    delivery: Delivery, statements: list[Evidence], check: Check | None, *, at: datetime.datetime
+) -> Party:
     overdue = delivery.closed_at is None and delivery.due_at is not None and delivery.due_at < at
     erased = [one for one in statements if one.status == Evidence.Status.ERASED]
     return Party(
@@ -159,7 +172,7 @@ def _party(delivery: Delivery, statements: list[Evidence], *, at: datetime.datet
         role=delivery.role,
         state=delivery.state,
         goal=delivery.goal,
-        steps=_steps(delivery, statements, overdue=overdue, at=at),
+        steps=_looked(check, _steps(delivery, statements, overdue=overdue, at=at)),
         overdue=overdue,
         due_at=delivery.due_at,
         closed_at=delivery.closed_at,
@@ -170,6 +183,7 @@ def _party(delivery: Delivery, statements: list[Evidence], *, at: datetime.datet
         else None,
         evidence={"digest": erased[-1].digest, "url": erased[-1].report_url} if erased else None,
         statements=statements,
+        contradicted=check is not None and bool(check.finding),
         delivery=delivery,
     )
 
@@ -204,6 +218,24 @@ def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at)
         else:
             steps.append(Step(code, "todo"))
     return steps
+
+
+def _looked(check: Check | None, steps: list[Step]) -> list[Step]:
+    """Our own look stands after the last step that was reached; what has been set right since is not held against anybody."""
+    if check is None:
+        return steps
+    words = {
+        Check.Says.STOPPED: ("done", _("끝났다고 나와요.")),
+        Check.Says.ABSENT: ("done", _("그런 연동이 없다고 나와요.")),
+        Check.Says.STOPPING: ("now", _("끝내는 중이라고 나와요.")),
+        Check.Says.ACTIVE: ("bad", _("아직 남아 있어요. 감독자에게 알렸고, 계속 확인할게요."))
+        if check.finding
+        else ("now", _("아직 끝나지 않았어요. 더 기다렸다가 다시 확인할게요.")),
+    }
+    state, note = words[Check.Says(check.says)]
+    code = "contradicted" if check.finding else "checked"
+    last = max((n for n, step in enumerate(steps) if step.at), default=0)
+    return [*steps[: last + 1], Step(code, state, check.at, note), *steps[last + 1 :]]
 
 
 def _said(code: str, statements: list[Evidence]) -> str:

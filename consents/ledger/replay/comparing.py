@@ -63,11 +63,12 @@ LEFT JOIN providers_organization AS source ON source.id = t.source_id
 LEFT JOIN providers_organization AS recipient ON recipient.id = t.recipient_id
 """
 
-# Tries are not logged: a delivery that waits for its turn or its next one is waiting.
+# Tries are not logged, nor how somebody is reached at the moment: a delivery that waits for its turn, for its next try or
+# for a human is waiting. A replay is the same message once more and has no life of its own.
 _DELIVERY = f"""
 SELECT jti::text AS id, txn::text AS txn, replay_person.sub AS person, t.subscription_id::text AS subscription,
   t.consent_id::text AS consent, coalesce(told.code, t.organization_id::text) AS organization, role, event, goal,
-  CASE WHEN t.state IN ('queued', 'retrying') OR t.state = 'checking' AND NOT overtaken THEN 'waiting'
+  CASE WHEN t.state IN ('queued', 'retrying', 'manual') OR t.state = 'checking' AND NOT overtaken THEN 'waiting'
     ELSE t.state END AS state,
   t.version::text AS version, overtaken::text AS overtaken, {_moment("created_at")} AS created_at,
   {_moment("sent_at")} AS sent_at, {_moment("received_at")} AS received_at, {_moment("stopped_at")} AS stopped_at,
@@ -75,6 +76,7 @@ SELECT jti::text AS id, txn::text AS txn, replay_person.sub AS person, t.subscri
 FROM consents_delivery AS t LEFT JOIN consents_subscription AS held ON held.id = t.subscription_id
 {_PERSON.format(operator="held")}
 LEFT JOIN providers_organization AS told ON told.id = t.organization_id
+WHERE t.replay_of_id IS NULL
 """
 
 _KEPT = {

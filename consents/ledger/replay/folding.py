@@ -97,19 +97,19 @@ CROSS JOIN LATERAL (SELECT moved.typ IN ('consent.withdrawn', 'consent.expired')
 _OWED = """
 CREATE TEMPORARY TABLE replay_owed ON COMMIT DROP AS
 SELECT place, duty->>0 AS jti, txn, sub, sbs, con, duty->>1 AS organization, duty->>2 AS role, duty->>3 AS goal,
-  %(events)s::jsonb->>typ AS event, coalesce(said->'sbv'->>0, said->>'ver') AS version, at,
-  coalesce(said->'hnd' ? (duty->>1), false) AS by_hand
+  %(events)s::jsonb->>typ AS event, coalesce(said->'sbv'->>0, said->>'ver') AS version, at
 FROM replay_said CROSS JOIN LATERAL jsonb_array_elements(said->'dlv') AS duty
 WHERE jsonb_typeof(said->'dlv') = 'array'
 """
 
-# A step reached is reached with all before it; a refusal to erase has stopped; an overtaken grant is closed.
+# A step reached is reached with all before it; a refusal to erase has stopped; an overtaken grant is closed. What
+# contradicts a step undoes nothing.
 _STEP = """
 CREATE TEMPORARY TABLE replay_step ON COMMIT DROP AS
 SELECT place, jti, at, substr(typ, 10) AS state, left(said->>'bas', 300) AS basis,
   CASE typ WHEN 'delivery.sent' THEN 1 WHEN 'delivery.received' THEN 2 WHEN 'delivery.stopped' THEN 3
     WHEN 'delivery.erased' THEN 4 ELSE 0 END AS rank, false AS refused, false AS overtaken
-FROM replay_said WHERE typ LIKE 'delivery.%%'
+FROM replay_said WHERE typ LIKE 'delivery.%%' AND typ <> 'delivery.contradicted'
 UNION ALL
 SELECT place, jti, at, 'stopped', left(said->>'bas', 300), 3, true, false
 FROM replay_said WHERE typ = 'erasure.refused'
@@ -125,7 +125,7 @@ WITH owed AS (
   SELECT DISTINCT ON (jti) *, CASE goal WHEN 'received' THEN 2 WHEN 'stopped' THEN 3 ELSE 4 END AS aim
   FROM replay_owed ORDER BY jti, place
 ), steps AS (
-  SELECT jti, max(by_hand::int) = 1 AS by_hand, (array_agg(step.state ORDER BY step.place DESC))[1] AS state,
+  SELECT jti, (array_agg(step.state ORDER BY step.place DESC))[1] AS state,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 1))[1] AS sent_at,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 2))[1] AS received_at,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 3))[1] AS stopped_at,
@@ -137,7 +137,7 @@ WITH owed AS (
   FROM owed LEFT JOIN replay_step AS step USING (jti) GROUP BY jti
 )
 SELECT jti AS id, txn, sub AS person, sbs AS subscription, con AS consent, organization, role, event, goal,
-  coalesce(state, CASE WHEN owed.by_hand THEN 'manual' ELSE 'waiting' END) AS state, version,
+  coalesce(state, 'waiting') AS state, version,
   overtaken::text AS overtaken, at AS created_at, sent_at, received_at, stopped_at, erased_at, refused_at,
   coalesce(refusal, '') AS refusal, closed_at
 FROM owed JOIN steps USING (jti)

@@ -1,0 +1,90 @@
+"""WRITES the ladder of a stop that is late: each step once, by the policy in effect on the day the stop was accepted.
+
+The law says at once and names no number of days, so the numbers are policy (방지턱 운영 기준). Who is told: the person sees
+every step in the tracker; the duty contact gets a letter, the regulator's list the rest; the person a notice at the end.
+"""
+
+import datetime
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
+
+from consents import speedbump
+from consents.actors import Actor
+from consents.cautions import Reason
+from consents.models import Delivery, Escalation, Notice
+from providers import policy
+
+Step = Escalation.Step
+BATCH = 1_000
+
+# step → the rule that says when, its unit, and what has not happened by then. The first two are about the transport: what waits
+# in an inbox for people lies there already, and gets its letter with the third.
+_ON_A_WIRE = Q(sent_at__isnull=True) & ~Q(state="manual")
+LADDER: tuple[tuple[str, str, str, Q], ...] = (
+    (Step.NOT_SENT, "SENT_WITHIN_MINUTES", "minutes", _ON_A_WIRE),
+    (Step.DUTY_CONTACT, "DUTY_CONTACT_MINUTES", "minutes", _ON_A_WIRE),
+    (Step.NOT_RECEIVED, "RECEIVED_REGULATOR_HOURS", "hours", Q(received_at__isnull=True)),
+    (Step.NOT_STOPPED, "STOPPED_WITHIN_HOURS", "hours", Q(stopped_at__isnull=True)),
+    (
+        Step.NOT_ERASED,
+        "ERASED_WITHIN_DAYS",
+        "days",
+        Q(goal="erased", erased_at__isnull=True, refused_at__isnull=True),
+    ),
+)
+
+
+def is_for_duty_contact(escalation: Escalation) -> bool:
+    """Whether this step is a letter to the organization's duty contact."""
+    by_hand = escalation.delivery.state == Delivery.State.MANUAL
+    return escalation.step == (Step.NOT_RECEIVED if by_hand else Step.DUTY_CONTACT)
+
+
+def raise_due(*, by: Actor, at: datetime.datetime) -> list[Escalation]:
+    """Take every late stop one step further; returns the steps that are new. Safe to run twice at once."""
+    fresh: list[Escalation] = []
+    for step, rule, unit, missing in LADDER:
+        wait = datetime.timedelta(**{unit: policy.number(rule, on=at.date())})
+        fresh += _raise(step, missing & Q(created_at__lte=at - wait), by=by, at=at)
+    return fresh + _raise(Step.DEAD, Q(state=Delivery.State.DEAD), by=by, at=at)
+
+
+def _raise(step: str, late: Q, *, by: Actor, at: datetime.datetime) -> list[Escalation]:
+    told = Escalation.objects.filter(delivery=OuterRef("pk"), step=step)
+    stops = Delivery.objects.filter(
+        late, ~Exists(told), closed_at__isnull=True, overtaken=False, replay_of__isnull=True
+    )
+    stops = stops.exclude(goal=Delivery.Goal.RECEIVED)
+    fresh: list[Escalation] = []
+    while keys := list(stops.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        with transaction.atomic():
+            # Whoever holds the rows writes the steps: a second run waits here and then finds them told.
+            rows = stops.filter(pk__in=keys).select_for_update(no_key=True, of=("self",)).order_by("pk")
+            made = [Escalation(delivery=row, step=step, at=at) for row in rows.select_related(*_RELATED)]
+            Escalation.objects.bulk_create(made)
+            for one in made:
+                _tell_the_person(one, by=by, at=at)
+        fresh += made
+    return fresh
+
+
+_RELATED = ("organization", "subscription__service", "subscription__operator", "person")
+
+
+def _tell_the_person(escalation: Escalation, *, by: Actor, at: datetime.datetime) -> None:
+    """The last step is worth a warning of its own; the ones before it stand in the tracker."""
+    if escalation.step != Step.NOT_ERASED:
+        return
+    delivery = escalation.delivery
+    name, service = delivery.organization, delivery.subscription.service
+    days = policy.number("ERASED_WITHIN_DAYS", on=at.date())
+    reason = Reason(
+        kind=Notice.Kind.OVERDUE,
+        matter=f"overdue {delivery.jti}",
+        text_ko=f"{name.name_ko}에 {service.name_ko} 정보를 지워 달라고 한 지 {days}일이 지났는데 지웠다는 증거가 오지 않았어요.",
+        text_en=f"{days} days after you asked, {name.name_en} has not shown that it erased your data from {service.name_en}.",
+        subscription=delivery.subscription,
+        urgent=True,
+    )
+    speedbump.raise_notice(delivery.person, reason, by=by, at=at)

@@ -1,0 +1,130 @@
+"""The ladder of a late stop: each step once, at its time, to whom the policy names."""
+
+import datetime
+
+import pytest
+from django.core import mail as letters
+from django.utils import timezone
+
+from consents import answers, escalation, jobs, lifecycle, propagation
+from consents.actors import Actor
+from consents.models import Delivery, Escalation, Notice
+from providers.wires import Outcome
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+BY = Actor.system("escalate")
+MINUTE, HOUR, DAY = datetime.timedelta(minutes=1), datetime.timedelta(hours=1), datetime.timedelta(days=1)
+
+
+@pytest.fixture
+def now():
+    return timezone.now()
+
+
+@pytest.fixture
+def stopped(now):
+    """A subscription that was left with erasure; nobody has been told yet."""
+    service = factories.offered()
+    items = service.terms.get(state="published").items.all()
+    for party in [service.organization, *(i.source or i.recipient for i in items if i.source or i.recipient)]:
+        factories.ChannelFactory(organization=party, protocol="native", address="https://hook.example/x")
+    subscription = factories.joined(factories.PersonFactory(), service, now - HOUR)
+    lifecycle.leave(subscription, erase=True, by=Actor.person(subscription.person), at=now)
+    return subscription
+
+
+def operators(subscription) -> Delivery:
+    return subscription.deliveries.get(event="subscription-ended", role="operator")
+
+
+def steps(delivery) -> list[str]:
+    return list(delivery.escalations.values_list("step", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        (59 * datetime.timedelta(seconds=1), []),
+        (MINUTE, ["not_sent"]),
+        (15 * MINUTE, ["not_sent", "duty_contact"]),
+        (24 * HOUR, ["not_sent", "duty_contact", "not_received", "not_stopped"]),
+        (7 * DAY, ["not_sent", "duty_contact", "not_received", "not_stopped", "not_erased"]),
+    ],
+)
+def test_each_step_comes_at_its_time_and_once(stopped, now, after, told):
+    for _ in range(3):
+        escalation.raise_due(by=BY, at=now + after)
+    assert steps(operators(stopped)) == told
+
+
+def test_a_step_that_was_reached_is_not_complained_about(stopped, now):
+    row = operators(stopped)
+    own = row.organization
+    propagation.record(
+        next(one for one in propagation.claim(at=now, limit=50) if one.pk == row.pk), Outcome("sent"), at=now
+    )
+    answers.acknowledge(row.jti, organization=own, by=Actor.organization(own), at=now + MINUTE)
+    escalation.raise_due(by=BY, at=now + 25 * HOUR)
+    assert steps(row) == ["not_stopped"]
+
+
+def test_who_was_only_to_stop_is_not_asked_to_erase(stopped, now):
+    source = stopped.deliveries.filter(event="subscription-ended", role="source").first()
+    escalation.raise_due(by=BY, at=now + 8 * DAY)
+    assert "not_erased" not in steps(source) and "not_stopped" in steps(source)
+
+
+def test_news_about_a_grant_escalates_nothing(now):
+    subscription = factories.joined(factories.PersonFactory(), factories.offered(), now)
+    escalation.raise_due(by=BY, at=now + 8 * DAY)
+    assert subscription.deliveries.exists() and not Escalation.objects.exists()
+
+
+def test_the_person_is_told_when_the_erasure_is_late(stopped, now):
+    escalation.raise_due(by=BY, at=now + 7 * DAY)
+    notices = Notice.objects.filter(person=stopped.person, kind="overdue", answer="")
+    told = stopped.deliveries.filter(event="subscription-ended", goal="erased")
+    assert notices.count() == told.count() >= 1
+    notice = notices.get(matter=f"overdue {operators(stopped).jti}")
+    assert notice.urgent and "7일" in notice.reason_ko and "7 days" in notice.reason_en
+
+
+def test_a_message_that_was_given_up_is_for_people_at_once(stopped, now):
+    row = operators(stopped)
+    claimed = next(one for one in propagation.claim(at=now, limit=50) if one.pk == row.pk)
+    propagation.record(claimed, Outcome("refused", status=403), at=now)
+    escalation.raise_due(by=BY, at=now)
+    assert steps(row) == ["dead"]
+
+
+def test_one_letter_to_each_duty_contact(stopped, now, monkeypatch):
+    monkeypatch.setattr(timezone, "now", lambda: now + 20 * MINUTE)
+    jobs.escalate()
+    jobs.escalate()
+    waiting = Delivery.objects.filter(event="subscription-ended").values_list(
+        "organization__duty_contact", flat=True
+    )
+    assert sorted(to for letter in letters.outbox for to in letter.to) == sorted(waiting)
+    assert all("1건" in letter.body and "/desk/" in letter.body for letter in letters.outbox)
+
+
+def test_the_ladder_costs_no_query_a_row(now, django_assert_max_num_queries):
+    service = factories.offered()
+    for _ in range(6):
+        left = factories.joined(factories.PersonFactory(), service, now - HOUR)
+        lifecycle.leave(left, erase=True, by=Actor.person(left.person), at=now)
+    with django_assert_max_num_queries(45):
+        assert len(escalation.raise_due(by=BY, at=now + 25 * HOUR)) > 40
+
+
+def test_what_waits_in_an_inbox_gets_its_letter_after_a_day(now, monkeypatch):
+    left = factories.joined(factories.PersonFactory(), factories.offered(), now - HOUR)
+    lifecycle.leave(left, erase=True, by=Actor.person(left.person), at=now)
+    assert operators(left).state == "manual"
+    monkeypatch.setattr(timezone, "now", lambda: now + 23 * HOUR)
+    assert jobs.escalate() == 0 and not letters.outbox
+    monkeypatch.setattr(timezone, "now", lambda: now + 24 * HOUR)
+    jobs.escalate()
+    assert steps(operators(left)) == ["not_received", "not_stopped"]
+    assert left.operator.duty_contact in {to for letter in letters.outbox for to in letter.to}
