@@ -405,26 +405,25 @@ class Model:
             self.deliveries[key] = Delivery(key, role, goal, event, about, state, number, consent=consent)
 
     def may_be_claimed(self, d: Delivery) -> bool:
-        """Waiting, in nobody's hands, and nothing older waits for the same organization about the same subscription."""
+        """Waiting or given up, in nobody's hands, and nothing older waits for the same organization about the same subscription."""
         free = d.lease is None or d.leased_until < self.now
         older = (
             e for e in self.deliveries.values()
             if e.key[0] == d.key[0] and e.organization == d.organization and e.number < d.number and e.state in WAITING
         )  # fmt: skip
-        return d.state in WAITING and free and not any(older)
+        return d.state in {*WAITING, "dead"} and free and not any(older)
 
     def claim(self, d: Delivery, token: object) -> None:
         d.lease, d.leased_until = token, self.now + LEASE
         d.attempts += 1
 
-    def record(self, d: Delivery, token: object, verdict: str, *, attempts: int) -> bool:
-        """Whether what came of a try counts: only where the lease is still the worker's own."""
-        if d.lease != token or d.state not in WAITING:
+    def record(self, d: Delivery, token: object, verdict: str, *, attempts: int, was: str) -> bool:
+        """Whether what came of a try counts: only where the lease is still the worker's own. `was`: the state it claimed."""
+        if d.lease != token or d.state not in {*WAITING, "dead"}:
             return False
         d.lease = None
-        d.state = {"sent": "sent", "check": "checking", "gone": "dead", "refused": "dead"}.get(
-            verdict, "retrying" if attempts < TRIES else "dead"
-        )
+        given_up = was == "dead" or verdict == "refused" or (verdict != "gone" and attempts >= TRIES)
+        d.state = {"sent": "sent", "check": "checking"}.get(verdict, "dead" if given_up else "retrying")
         return True
 
     # --- the way back ------------------------------------------------------------------------------------------------------
