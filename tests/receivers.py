@@ -32,12 +32,12 @@ class Arrival:
 
 
 class Receiver:
-    """`answer(arrival)` gives the status, or (status, headers); None hangs up. Default: 200."""
+    """`answer(arrival)` gives the status, (status, headers) or (status, headers, body); None hangs up. Default: 200."""
 
     def __init__(self, address: str):
         self.address = address
         self.arrivals: list[Arrival] = []
-        self.answer: Callable[[Arrival], int | tuple[int, dict] | None] = lambda arrival: 200
+        self.answer: Callable[[Arrival], int | tuple[int, dict] | tuple[int, dict, str] | None] = lambda arrival: 200
         self.secrets: dict[str, str] = {}
 
     def connect(self, *organizations: Organization) -> None:
@@ -73,11 +73,13 @@ def receiving(settings) -> Iterator[Receiver]:
                 self.close_connection = True
                 self.connection.close()
                 return
-            status, extra = answer if isinstance(answer, tuple) else (answer, {})
+            status, extra, text = (*answer, "")[:3] if isinstance(answer, tuple) else (answer, {}, "")
+            content = text.encode()
             self.send_response(status)
-            for name, value in {"Content-Length": "0", **extra}.items():
+            for name, value in {"Content-Length": str(len(content)), **extra}.items():
                 self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, *args):
             pass
