@@ -16,7 +16,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +40,7 @@ from consents import (
     answers,
     inspection,
     lifecycle,
+    parties,
     propagation,
     publishing,
     reconciliation,
@@ -62,6 +63,7 @@ from consents.models import (
 )
 from consents.sending import Attempt
 from providers import policy, registry, signing
+from providers.ids import uuid7
 from providers.models import Channel, Organization, Service, Terms
 from providers.wires import RETRY, Message, Outcome, classify
 from tests import factories
@@ -959,9 +961,81 @@ def walk(world: World, folder, *, examples: int, steps: int, shrink: bool = True
     return machine
 
 
+def took(started: float, spent: float) -> str:
+    return f"{time.monotonic() - started:.1f} s, {time.process_time() - spent:.1f} s of them ours"
+
+
 @pytest.mark.timeout(300 + EXAMPLES * STEPS)
 def test_the_portal_does_what_the_model_does(world, tmp_path):
-    started = time.monotonic()
+    started, spent = time.monotonic(), time.process_time()
     machine = walk(world, tmp_path, examples=EXAMPLES, steps=STEPS)
     done = dict(machine.rules_run.most_common())
-    print(f"\n{EXAMPLES} × {STEPS} steps, seed {SEED}: {time.monotonic() - started:.1f} s, {done}")
+    print(f"\n{EXAMPLES} × {STEPS} steps, seed {SEED}: {took(started, spent)}, {done}")
+
+
+# --- faults put in, each of which must be found -----------------------------------------------------------------------------
+
+
+def without(guard: str) -> None:
+    """The database's own refusal is taken away, so that only the machine can notice; the test's transaction brings it back."""
+    sql(f"SET CONSTRAINTS ALL IMMEDIATE; {guard}; SET CONSTRAINTS ALL DEFERRED")
+
+
+def double_grant(monkeypatch) -> None:
+    """Nothing keeps a person from joining a service that they are in already."""
+    without("DROP INDEX person_joins_a_service_once_at_a_time")
+
+
+def resurrection(monkeypatch) -> None:
+    """A late acknowledgement of the grant makes its consents active, whatever has happened to them since."""
+    without("ALTER TABLE consents_consent DISABLE TRIGGER a_ended_stays_ended")
+    right = answers.acknowledge
+
+    def wrong(jti, **more):
+        delivery = right(jti, **more)
+        if delivery.event == "consent-granted":
+            Consent.objects.filter(subscription=delivery.subscription_id, state="ended").update(
+                state="active", ended_at=None, end_reason="", erasure="not_requested", erasure_requested_at=None,
+                erasure_confirmed_at=None,
+            )  # fmt: skip
+        return delivery
+
+    monkeypatch.setattr(answers, "acknowledge", wrong)
+
+
+def lost_party(monkeypatch) -> None:
+    """Third parties are told only where erasing was asked."""
+    right = parties.needed
+
+    def wrong(subscription, consents, *, stop, erase, by):
+        found = right(subscription, consents, stop=stop, erase=erase, by=by)
+        return [duty for duty in found if erase or duty.role != "recipient"]
+
+    monkeypatch.setattr(parties, "needed", wrong)
+
+
+def missing_idempotency(monkeypatch) -> None:
+    """Every try goes out under an id of its own, so that nobody can tell a second try from a second message."""
+    right = routes.letters
+    monkeypatch.setattr(
+        routes, "letters", lambda rows: {pk: replace(m, jti=str(uuid7())) for pk, m in right(rows).items()}
+    )
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("fault", "invariant"),
+    [
+        (double_grant, "at_most_one_active"),
+        (resurrection, "ended_stays_ended"),
+        (lost_party, "every_end_has_one_delivery_per_party"),
+        (missing_idempotency, "effect_at_most_once"),
+    ],
+)
+def test_a_fault_put_in_is_found(world, tmp_path, monkeypatch, fault, invariant):
+    fault(monkeypatch)
+    started, spent = time.monotonic(), time.process_time()
+    with pytest.raises(Broken) as found:
+        walk(world, tmp_path, examples=60, steps=STEPS, shrink=False, replay_every=None)
+    assert found.value.invariant == invariant
+    print(f"\n{fault.__name__}: found by {invariant} in {took(started, spent)}")
