@@ -54,7 +54,7 @@ async def ask_with_token(
 
     try:
         async with asyncio.timeout(total):
-            if "token_address" not in endpoint.details:
+            if not endpoint.details.get("token_address"):
                 return await once(endpoint.credential)
             if not endpoint.details.get("client_id"):
                 return Outcome(REFUSED, detail="no client_id is stored for this channel")

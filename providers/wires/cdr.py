@@ -87,7 +87,7 @@ def verify_inbound(
         issuer=claims["iss"],
         happened="ended",
         identifier=arrangement,
-        at=None if issued is None else int(issued),
+        at=int(issued) if issued is not None and issued > 0 else None,
     )
 
 

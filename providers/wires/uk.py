@@ -115,8 +115,12 @@ def verify_inbound(
         happened="ended",
         identifier=_consent(events, revoked),
         reason=reason[:128] if isinstance(reason, str) else "",
-        at=int(happened) if isinstance(happened, int | float) and not isinstance(happened, bool) else None,
+        at=int(happened) if _is_past(happened, now) else None,
     )
+
+
+def _is_past(moment: object, now: int) -> bool:
+    return isinstance(moment, int | float) and not isinstance(moment, bool) and 0 < moment <= now + 10
 
 
 def _consent(events: dict, revoked: str) -> str:

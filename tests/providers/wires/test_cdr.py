@@ -182,6 +182,11 @@ def test_what_the_standard_leaves_open_is_accepted(change):
     assert from_recipient(signed(**change)).identifier == ARRANGEMENT.identifier
 
 
+@pytest.mark.parametrize("iat", [0, -(10**300)])
+def test_a_moment_that_cannot_be_is_none(iat):
+    assert from_recipient(signed(iat=iat)).at is None
+
+
 HS = jwt.encode(CLAIMS, "x" * 40, "HS256", {"kid": "r1"})  # the standard's sample header
 NONE = jwt.encode(CLAIMS, None, "none", {"kid": "r1"})
 WRONG = [

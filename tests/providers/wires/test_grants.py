@@ -82,6 +82,7 @@ def test_a_name_stays_one_piece_of_the_path(settings, name, path):
     [
         ([], {"credential": "t"}, "the message names no grant"),
         ([GRANT], {}, "no credential is stored for this channel"),
+        ([GRANT], {"details": {"token_address": ""}}, "no credential is stored for this channel"),
         ([GRANT], {**BOUGHT, "details": {"token_address": "{base}/token"}}, "no client_id is stored for this channel"),
         ([GRANT], {"path": "/g?a=b", "credential": "t"}, "the grant's name does not fit into an address"),
     ],
@@ -196,6 +197,12 @@ def test_a_scope_of_theirs_is_asked_for(settings):
     assert bank.authority.scopes == {"mine"}
     outcome = stop(settings, bank, details={**BOUGHT["details"], "scope": "other"})
     assert (outcome.verdict, outcome.detail) == (REFUSED, "token: HTTP 400 invalid_scope")
+
+
+def test_an_empty_token_address_is_none(settings):
+    server = Server()
+    assert stop(settings, server, details={"token_address": ""}).verdict == SENT
+    assert server.asked[0].headers["Authorization"] == "Bearer gX1fBat3bV"
 
 
 def test_a_short_token_is_used_and_not_kept(settings):

@@ -176,6 +176,8 @@ def test_without_introspection_nothing_is_known(settings):
         ([(200, {"active": True, "username": "x"})], ACTIVE),
         ([(200, {"active": "false"})], UNKNOWN),
         ([(200, {"active": None})], UNKNOWN),
+        ([(200, {"active": 0})], UNKNOWN),
+        ([(200, {"active": 1})], UNKNOWN),
         ([(200, {})], UNKNOWN),
         ([(200, [False])], UNKNOWN),
         ([(200, '{"active":false,"active":true}')], UNKNOWN),

@@ -169,6 +169,11 @@ def changed(**claims):
     return {**copy.deepcopy(EXAMPLE), **claims}
 
 
+@pytest.mark.parametrize("toe", [None, "1516239022", True, 0, -(10**300), 10**300, NOW + 11, [1]])
+def test_a_moment_that_cannot_be_is_none(toe):
+    assert uk.verify_inbound(signed(changed(toe=toe)), endpoint=BANK, now=NOW).at is None
+
+
 def about(**subject):
     return {"events": {REVOKED: {"subject": {**SUBJECT, **subject}}}}
 
