@@ -363,6 +363,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 20.0,
         "options": {"expires": 20},
     },
+    "ask what became of stops": {
+        "task": "consents.jobs.read_back",
+        "schedule": 20.0,
+        "options": {"expires": 20},
+    },
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "erase whose hold has ended": {
         "task": "consents.jobs.erase",

@@ -141,13 +141,27 @@ def dormant(facts: Facts, service=None) -> Iterator[Reason]:
     stop = facts.number("INACTIVE_STOP_MONTHS")
     for row in facts.live:
         if unused_months(row, facts) and (used := row.last_used_on):
+            flows_ko, flows_en = _still_flows(row)
             yield Reason(
                 Notice.Kind.DORMANT,
-                f"{row.service.name_ko}: {used:%Y}년 {used.month}월 {used.day}일 뒤로 쓰지 않았어요. {stop}개월 동안 쓰지 않으면 정기 전송이 멈춰요.",
-                f"{row.service.name_en}: not used since {used.day} {used:%b %Y}. Regular transfer stops after {stop} months without use.",
+                f"{row.service.name_ko}: {used:%Y}년 {used.month}월 {used.day}일 뒤로 쓰지 않았어요.{flows_ko} {stop}개월 동안 쓰지 않으면 정기 전송이 멈춰요.",
+                f"{row.service.name_en}: not used since {used.day} {used:%b %Y}.{flows_en} Regular transfer stops after {stop} months without use.",
                 subscription=row,
                 matter=str(row.pk),
             )
+
+
+def _still_flows(row: Subscription) -> tuple[str, str]:
+    """What the calendar carried on after the last use, in both languages."""
+    if row.last_transfer_at is None or row.last_used_on is None:
+        return "", ""
+    last = row.last_transfer_at.astimezone(SEOUL).date()
+    if last <= row.last_used_on:
+        return "", ""
+    return (
+        f" 그래도 {last:%Y}년 {last.month}월 {last.day}일까지 정보를 가져갔어요.",
+        f" Data was still fetched until {last.day} {last:%b %Y}.",
+    )
 
 
 def sensitive(facts: Facts, service=None) -> Iterator[Reason]:

@@ -16,6 +16,7 @@ from django.db import connection, transaction
 
 from consents import health, ledger, messages, routes
 from consents.actors import Actor
+from consents.checks import schedule
 from consents.ledger import facts
 from consents.models import Delivery
 from consents.parties import RANK, Duty, duties, needed
@@ -427,6 +428,7 @@ def advance(delivery: Delivery, state: str, *, at: datetime.datetime) -> None:
     delivery.state = state
     delivery.next_at = delivery.lease_until = delivery.lease_token = None
     delivery.last_error = ""
+    schedule(delivery, at=at)
     done = reached >= RANK[delivery.goal]
     delivery.closed_at = at if done else delivery.closed_at
     following = {"sent": "received", "received": "stopped", "stopped": "erased"}.get(state, "received")

@@ -12,7 +12,7 @@ from itertools import islice
 
 from django.db import transaction
 
-from consents import ledger, messages, reports, speedbump
+from consents import ledger, messages, reports, speedbump, transfers
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.ledger.entries import SEOUL
@@ -141,6 +141,9 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             report.updated += 1
         else:
             report.unchanged += 1
+        if before is not None and (missing := set(before.scopes) - set(row.scopes)):
+            before.subscription = subscription
+            transfers.raise_lost(before, missing, by=by, at=at)
     _save(
         list(fresh.values()), consents, [row for pk, row in touched.items() if pk not in fresh], by=by, at=at
     )

@@ -223,9 +223,10 @@ class StrictJSONParser(BaseParser):
     """One UTF-8 JSON document of at most 64 kB and 20 levels, without doubled names, NaN or NUL."""
 
     media_type = "application/json"
+    largest = LARGEST_JSON
 
     def parse(self, stream, media_type=None, parser_context=None):
-        raw = read(stream, parser_context, LARGEST_JSON)
+        raw = read(stream, parser_context, self.largest)
         try:
             text = raw.decode("utf-8")
             _check_depth(text)

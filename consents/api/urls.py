@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from consents.api import docs, evidence, grants, gym, inbound, operator, person, poll, proofs, public
+from consents.api import docs, evidence, grants, gym, inbound, operator, person, poll, proofs, public, transfers
 from consents.api.doors import Nowhere
 
 v1 = [
@@ -39,6 +39,7 @@ v1 = [
     path("arrangements/revoke", inbound.ArrangementRevocation.as_view()),
     path("event-notifications", inbound.EventNotifications.as_view()),
     path("consents/result", inbound.KoreanResult.as_view()),
+    path("transfers", transfers.Transfers.as_view()),
     path("evidence", evidence.EvidenceDoor.as_view()),
     path("evidence/<str:jti>", evidence.OneEvidence.as_view()),
     # the public

@@ -21,6 +21,7 @@ from joserfc import jws
 
 from consents import answers, lifecycle, propagation, publishing, reconciliation, speedbump
 from consents.actors import Actor
+from consents.demo import flows
 from consents.ledger.entries import SEOUL
 from consents.models import Delivery, EndReason, Evidence, Person, Subscription
 from providers import datafiles
@@ -29,6 +30,7 @@ from providers.wires import SENT, Outcome
 
 SYSTEM = Actor.system("demo")
 LATE = {"IVSADA9003": "error", "INARAE9004": "silent"}  # sources whose faults the sandbox keeps switched on
+DEAF = {code for code, fault in LATE.items() if fault == "silent"}
 SEVEN = (
     "durumi-ledger",
     "durumi-week",
@@ -416,6 +418,10 @@ class Story:
 
         self.calendar.add(self.ago(days=14), act)
         self.calendar.add(self.ago(days=1), contradict)
+
+    def flows(self) -> None:
+        """What flowed in that year, as the operators report it on the last day."""
+        self.calendar.add(self.now, lambda at: flows.report(at=at))
 
     def warn(self) -> None:
         """The daily job has run now and then."""

@@ -41,6 +41,7 @@ _GROUPS = {
     "consent": gettext_lazy("동의·연동"),
     "erasure": gettext_lazy("삭제"),
     "delivery": gettext_lazy("전달"),
+    "transfer": gettext_lazy("전송"),
     "request": gettext_lazy("동의 요청"),
     "terms": gettext_lazy("약관"),
     "licence": gettext_lazy("허가"),

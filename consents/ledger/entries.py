@@ -50,7 +50,7 @@ _CONSENT = _ACT | {
 _SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd", "bgn", "tms", "ovt"}
 _ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti", "ids"}
 _DELIVERY = frozenset(
-    {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn"}
+    {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn", "mth"}
 )
 _REQUEST = _ACT | {"req", "svc", "trm", "prd", "sbs"}
 _CHANGE = frozenset({"at", "by", "opr", "who", "dig", "before", "after", "rsn", "svc", "trm"})
@@ -73,7 +73,14 @@ FIELDS: Mapping[str, frozenset[str]] = {
     ),
     **dict.fromkeys(["erasure.requested", "erasure.confirmed", "erasure.refused"], _ERASURE),
     **dict.fromkeys(
-        ["delivery.sent", "delivery.received", "delivery.stopped", "delivery.erased", "delivery.dead"],
+        [
+            "delivery.sent",
+            "delivery.received",
+            "delivery.stopped",
+            "delivery.erased",
+            "delivery.dead",
+            "delivery.contradicted",
+        ],
         _DELIVERY,
     ),
     **dict.fromkeys(["request.lodged", "request.declined", "request.expired"], _REQUEST),
@@ -91,6 +98,9 @@ FIELDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(["notice.raised", "notice.answered"], _ACT | {"knd", "sbs", "nid", "ans"}),
     **dict.fromkeys(["record.looked_up", "record.revealed", "record.exported"], _READ),
     **dict.fromkeys(["key.added", "key.retired"], frozenset({"at", "kid", "by"})),
+    "transfer.contradicted": frozenset(
+        {"at", "by", "txn", "sub", "opr", "sbs", "con", "src", "rcp", "scp", "flw", "rpt"}
+    ),
     "person.erased": frozenset({"at", "cnt", "law", "by"}),
 }
 

@@ -17,7 +17,7 @@ from .ledger import (
 from .notices import Notice
 from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference
 from .people import Member, Person
-from .traces import Case, Lookup, Transfer, WeeklyCount
+from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCount
 
 __all__ = [
     "Breaker",
@@ -37,6 +37,7 @@ __all__ = [
     "GymMessage",
     "GymRun",
     "IdempotencyKey",
+    "Inquiry",
     "Leaf",
     "LedgerEntry",
     "Lookup",

@@ -134,7 +134,21 @@ class Delivery(models.Model):
             ),
             # read-back
             models.Index(
-                name="deliveries_to_check", fields=["check_at"], condition=Q(check_at__isnull=False)
+                name="deliveries_to_check",
+                fields=["organization", "check_at", "id"],
+                condition=Q(check_at__isnull=False),
+            ),
+            models.Index(
+                name="deliveries_never_checked",
+                fields=["id"],
+                condition=Q(
+                    check_at__isnull=True,
+                    checks=0,
+                    overtaken=False,
+                    replay_of__isnull=True,
+                    state__in=["sent", "received", "checking", "stopped", "erased"],
+                )
+                & ~Q(goal="received"),
             ),
             # propagation.claim: order within one subscription and party
             models.Index(

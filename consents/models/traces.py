@@ -71,6 +71,41 @@ class Transfer(models.Model):
         return self.key
 
 
+class Inquiry(models.Model):
+    """What one organization holds of one person: when it is asked next, and what came of the last time (물어보기)."""
+
+    class Outcome(models.TextChoices):
+        WAITING = "waiting", _("답을 기다림")
+        COMPLETE = "complete", _("답함")
+        PARTIAL = "partial", _("일부만 답함")
+        SILENT = "silent", _("답하지 않음")
+        UNABLE = "unable", _("물어볼 길이 없음")
+
+    person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="inquiries")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="inquiries")
+    outcome = models.CharField(max_length=8, choices=Outcome, default=Outcome.WAITING)
+    held = models.PositiveIntegerField(default=0, help_text="live permissions that they listed")
+    differences = models.PositiveIntegerField(default=0, help_text="from what stands here")
+    requested_at = models.DateTimeField(null=True, blank=True, help_text="when the person last asked")
+    answered_at = models.DateTimeField(null=True, blank=True)
+    due_at = models.DateTimeField(null=True, blank=True, help_text="when it is asked next")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(name="person_is_asked_about_once", fields=["person", "organization"]),
+        ]
+        indexes = [
+            models.Index(
+                name="inquiries_to_make",
+                fields=["organization", "due_at", "id"],
+                condition=Q(due_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.outcome}"
+
+
 class WeeklyCount(models.Model):
     """One side's numbers of a week for a service and a source (지원-004 by operators, 005 by sources); Sunday to Saturday."""
 
@@ -152,6 +187,7 @@ class Case(models.Model):
             models.Index(
                 name="open_cases", fields=["organization", "-opened_at"], condition=Q(settled_at__isnull=True)
             ),
+            models.Index(name="cases_by_opening", fields=["-opened_at", "-id"]),
         ]
 
     def __str__(self) -> str:

@@ -59,6 +59,8 @@ _FIELDS: Mapping[str, tuple[Any, str]] = {
     "sta": (gettext_lazy("전달 상태"), "delivery"),
     "evd": (gettext_lazy("증적의 지문"), "code"),
     "mth": (gettext_lazy("증적의 종류"), "means"),
+    "flw": (gettext_lazy("정보가 오간 때"), "moment"),
+    "rpt": (gettext_lazy("알려 온 곳"), "organization"),
     "bas": (gettext_lazy("지우지 못하는 법적 근거"), "text"),
     "cas": (gettext_lazy("사건 번호"), "text"),
     "eid": (gettext_lazy("조회한 기록"), "code"),
@@ -101,7 +103,7 @@ def in_words(typ: str, disclosed: Mapping[str, Any]) -> list[Value]:
 
 
 def _names(disclosed: Mapping[str, Any]) -> _Names:
-    codes = {disclosed.get(name) for name in ("opr", "src", "rcp")} | {
+    codes = {disclosed.get(name) for name in ("opr", "src", "rcp", "rpt")} | {
         duty[1] for duty in disclosed.get("dlv") or []
     }
     scopes: dict[str, list[Scope]] = {}

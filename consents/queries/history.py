@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from consents.ledger.entries import SEOUL
-from consents.models import Consent, EndReason, EntryIndex, Lookup, Notice, Person, Subscription
+from consents.models import Check, Consent, EndReason, EntryIndex, Lookup, Notice, Person, Subscription
 from consents.queries import proofs
 from consents.templatetags.portal import label, loc, tone
 from providers.models import Organization
@@ -21,7 +21,7 @@ KINDS = {
     "subscription": ("subscription.",),
     "consent": ("consent.", "request."),
     "erasure": ("erasure.",),
-    "delivery": ("delivery.",),
+    "delivery": ("delivery.", "transfer."),
     "notice": ("notice.",),
     "record": ("record.", "person."),
 }
@@ -189,6 +189,8 @@ def _why(entry: EntryIndex) -> str:
         return ""
     if entry.typ.startswith("notice."):
         return label(entry.reason, "notice") if entry.reason in Notice.Kind.values else entry.reason
+    if entry.reason in Check.Finding.values:
+        return label(entry.reason, "finding")
     return label(entry.reason, "reason") if entry.reason in EndReason.values else entry.reason
 
 

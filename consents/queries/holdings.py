@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from consents.models import Consent, Erasure, Notice, Person, Subscription
-from consents.queries import scopes
+from consents.queries import scopes, transfers
 from consents.templatetags.portal import day, loc
 from providers.models import Scope
 
@@ -38,6 +39,7 @@ class Holding:
     until_on: object
     last_used_on: object
     last_transfer_at: object
+    transfers: int  # of the last 30 days
     url: str
     warnings: list[str] = field(default_factory=list)
 
@@ -70,7 +72,7 @@ def state_of(subscription: Subscription) -> str:
 def holdings(
     person: Person, *, state: str = "holding", sort: str = "joined", after: uuid.UUID | None = None
 ) -> Page:
-    """The person's subscriptions, filtered, sorted and cut to one page. Four queries, whatever the number of rows.
+    """The person's subscriptions, filtered, sorted and cut to one page. Five queries, whatever the number of rows.
 
     Raises UnknownRow when `after` is not in the list (it may have changed since)."""
     known = scopes.catalogue()
@@ -105,14 +107,21 @@ def _rows(person: Person, subscriptions, known: list[Scope]) -> list[Holding]:
     own = Notice.objects.filter(person=person, answer="", subscription__in=found)
     for notice in own.exclude(kind=Notice.Kind.STILL_HELD):  # `_what_is_left` says that, and more exactly
         warnings[notice.subscription_id].append(loc(notice, "reason"))
+    flowed = transfers.lately(person, at=timezone.now())
     return [
-        _row(subscription, consents[subscription.pk], warnings[subscription.pk], known)
+        _row(
+            subscription, consents[subscription.pk], warnings[subscription.pk], known, flowed.get(subscription.pk, 0)
+        )
         for subscription in found
-    ]
+    ]  # fmt: skip
 
 
 def _row(
-    subscription: Subscription, consents: list[Consent], warnings: list[str], known: list[Scope]
+    subscription: Subscription,
+    consents: list[Consent],
+    warnings: list[str],
+    known: list[Scope],
+    flowed: int,
 ) -> Holding:
     held = [consent for consent in consents if _is_held(subscription, consent)]
     codes = {code for consent in held for code in consent.scopes}
@@ -132,6 +141,7 @@ def _row(
         until_on=subscription.ended_at or subscription.until_on,
         last_used_on=subscription.last_used_on,
         last_transfer_at=subscription.last_transfer_at,
+        transfers=flowed,
         url=reverse("subscription", args=[subscription.pk]),
         warnings=warnings + _what_is_left(subscription, state),
     )

@@ -36,6 +36,9 @@ REASONS = {
     "account_closed": _("정보주체가 계정을 닫음"),
     "security": _("보안 조치"),
     "error": _("오류 정정"),
+    # what a read-back found
+    "still_active": _("끊었는데 아직 살아 있음"),
+    "came_back": _("멈췄다가 되살아남"),
 }
 ROLES = {"operator": _("마이데이터 회사"), "source": _("정보제공자"), "recipient": _("제3자")}
 # types of ledger entries
@@ -57,6 +60,8 @@ SENTENCES = {
     "delivery.stopped": _("멈췄다고 확인함"),
     "delivery.erased": _("지웠다고 확인함"),
     "delivery.dead": _("알림을 전하지 못해 사람이 처리해야 함"),
+    "delivery.contradicted": _("되물어 보니 멈추지 않았음"),
+    "transfer.contradicted": _("끝난 뒤에 정보가 오감"),
     "request.lodged": _("회사가 동의를 요청함"),
     "request.declined": _("동의 요청을 거절함"),
     "request.expired": _("동의 요청의 시간이 지남"),

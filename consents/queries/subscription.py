@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from consents import receipts
 from consents.ledger import promises
 from consents.models import Consent, EntryIndex, Erasure, Notice, Subscription
-from consents.queries import history, proofs, scopes
+from consents.queries import history, proofs, scopes, transfers
 from consents.queries.holdings import state_of
 from consents.queries.tracker import Tracker, tracker
 from consents.templatetags.portal import loc
@@ -29,6 +29,7 @@ class Screen:
     tracker: Tracker
     facts: history.Page
     notices: list[Notice]
+    flow: list[transfers.Flow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Receipt:
 
 
 def screen(subscription: Subscription, *, at: datetime.datetime) -> Screen:
-    """Seven queries, whatever the number of consents, stops and facts."""
+    """Nine queries, whatever the number of consents, stops, facts and transfers."""
     known = scopes.catalogue()
     items = [_card(subscription, consent, known) for consent in _consents(subscription)]
     return Screen(
@@ -63,6 +64,7 @@ def screen(subscription: Subscription, *, at: datetime.datetime) -> Screen:
         tracker=tracker(subscription, at=at),
         facts=history.of_subscription(subscription, most=FACTS),
         notices=list(Notice.objects.filter(subscription=subscription, answer="")),
+        flow=transfers.of_subscription(subscription, at=at),
     )
 
 

@@ -9,7 +9,8 @@ from django.utils.translation import gettext_lazy as _
 from consents.models.agreements import Consent, EndReason, Erasure, Subscription
 from consents.models.channels import ChannelChange
 from consents.models.notices import Notice
-from consents.models.obligations import Delivery, Evidence
+from consents.models.obligations import Check, Delivery, Evidence
+from consents.models.traces import Case
 from providers.models.catalogue import Rider, Service, Terms, TermsItem
 from providers.models.channels import Channel
 from providers.models.organizations import LicenceStatus, Sector
@@ -52,7 +53,19 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
     ),
     "party_role": _words(Delivery.Role),
     "evidence": _words(Evidence.Status, stopped="good", erased="good", retained="late"),
-    "means": _words(Evidence.Means),
+    "means": _words(Evidence.Means) | {"readback": (_("방지턱이 되물어 봤어요"), "neutral")},
+    "check": _words(Check.Says, active="bad", stopping="wait", stopped="good", absent="good"),
+    "finding": _words(Check.Finding, still_active="bad", came_back="bad"),
+    "case": _words(
+        Case.Kind,
+        unknown_here="late",
+        ended_here="bad",
+        missing_there="late",
+        differs="late",
+        counts="late",
+        after_stop="bad",
+    ),
+    "verb": _words(Case.Verb, adopt="good", send_again="wait", dispute="late"),
     "licence": _words(
         LicenceStatus,
         applied="wait",
@@ -69,19 +82,6 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
     "terms": _words(Terms.State, draft="wait", published="good"),
     "change": _words(Terms.Change, material="late"),
     "channel": _words(Channel.State, testing="wait", open="good"),
-    "rider": _words(Rider),
-    # what services are for (purpose_code)
-    "purpose": {
-        "budgeting": (_("가계부·자산 모아 보기"), "neutral"),
-        "credit": (_("대출·신용점수"), "neutral"),
-        "invest": (_("투자·저축"), "neutral"),
-        "pension": (_("연금"), "neutral"),
-        "insurance": (_("보험"), "neutral"),
-        "health": (_("건강"), "neutral"),
-        "mobility": (_("교통·이동"), "neutral"),
-        "shopping": (_("쇼핑·요금제"), "neutral"),
-    },
-    "holding": {
     "channel_change": _words(ChannelChange.State, asked="wait", approved="wait", proved="info", live="good"),
     "trial": {
         "waiting": (_("차례를 기다려요"), "wait"),
@@ -95,6 +95,19 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         "passed": (_("통과"), "good"),
         "failed": (_("통과하지 못함"), "bad"),
     },
+    "rider": _words(Rider),
+    # what services are for (purpose_code)
+    "purpose": {
+        "budgeting": (_("가계부·자산 모아 보기"), "neutral"),
+        "credit": (_("대출·신용점수"), "neutral"),
+        "invest": (_("투자·저축"), "neutral"),
+        "pension": (_("연금"), "neutral"),
+        "insurance": (_("보험"), "neutral"),
+        "health": (_("건강"), "neutral"),
+        "mobility": (_("교통·이동"), "neutral"),
+        "shopping": (_("쇼핑·요금제"), "neutral"),
+    },
+    "holding": {
         "receiving": (_("지금 받고 있어요"), "info"),
         "held": (_("그만뒀지만 아직 지우지 않았어요"), "late"),
         "gone": (_("지웠다고 서명했어요"), "good"),
@@ -108,6 +121,7 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         "received": (_("받았다고 했어요"), "neutral"),
         "stopped": (_("멈췄다고 했어요"), "neutral"),
         "checked": (_("정말 멈췄는지 확인했어요"), "neutral"),
+        "contradicted": (_("확인해 보니 그대로 있어요"), "neutral"),
         "erased": (_("지웠다고 서명했어요"), "neutral"),
     },
     "request": {
@@ -150,6 +164,8 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         "delivery.stopped": (_("회사가 멈췄다고 했어요"), "good"),
         "delivery.erased": (_("회사가 지웠다고 했어요"), "good"),
         "delivery.dead": (_("전하지 못해 사람이 살펴봐요"), "bad"),
+        "delivery.contradicted": (_("되물어 보니 멈추지 않았어요"), "bad"),
+        "transfer.contradicted": (_("그만둔 뒤에 정보가 오갔어요"), "bad"),
         "request.lodged": (_("회사가 동의를 요청했어요"), "wait"),
         "request.declined": (_("요청을 거절했어요"), "neutral"),
         "request.expired": (_("요청한 시간이 지났어요"), "neutral"),

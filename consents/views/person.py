@@ -14,7 +14,7 @@ from consents.actors import Actor
 from consents.forms import person as forms
 from consents.models import Subscription
 from consents.queries import history as facts
-from consents.queries import holdings, person
+from consents.queries import holdings, person, transfers
 from consents.queries import notices as own_notices
 from consents.queries import subscription as screens
 from consents.queries import tracker as stops
@@ -229,6 +229,7 @@ def history(request):
     context = {
         "form": form, "day": day, "page": page, "looked": facts.looked(request.user),
         "held": facts.held_on(request.user, day.cleaned_data["on"]) if day.is_bound else None,
+        "flows": transfers.of_person(request.user, at=timezone.now()),
         **_links(request, page.next_after),
     }  # fmt: skip
     return render(request, "person/history.html", context)

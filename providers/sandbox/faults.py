@@ -82,6 +82,11 @@ class Faults:
             await self._database.write(_keep, organization, fault, value, remaining - 1)
         return fault, value
 
+    def now(self, organization: str) -> tuple[str, float]:
+        """The fault that is switched on, without using it up."""
+        fault, value, _remaining = self._known.get(organization, (NONE, 0.0, None))
+        return fault, value
+
     async def clear(self) -> None:
         self._known.clear()
         await self._database.write(_clear)

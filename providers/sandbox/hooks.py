@@ -8,7 +8,7 @@ from aiohttp import web
 
 from providers import signing
 
-from . import faults, holdings
+from . import faults, holdings, queries
 from .database import Database
 from .duties import Duties
 from .faults import Faults
@@ -41,13 +41,14 @@ async def consent(request: web.Request) -> web.StreamResponse:
         return web.json_response(
             {"err": "invalid_request", "description": "no such organization"}, status=404
         )
-    fault, value = await sandbox.faults.take(party.code)
+    raw = await request.read()
+    asking = queries.is_query(raw)  # a question uses up no fault: those are for messages
+    fault, value = sandbox.faults.now(party.code) if asking else await sandbox.faults.take(party.code)
     if fault == faults.ERROR:
         return web.Response(status=500, text="a fault switched on in the sandbox")
     if fault == faults.DROP_BEFORE:
         return _hang_up(request)
 
-    raw = await request.read()
     try:
         checked = _trusted if fault == faults.TRUSTING else _verified
         message = await checked(sandbox, party, request.headers, raw)
@@ -59,6 +60,8 @@ async def consent(request: web.Request) -> web.StreamResponse:
         return web.json_response({"description": str(error)}, status=503, headers={"Retry-After": "5"})
     if message["type"] == "verification":
         return web.json_response({"state": message["state"]})
+    if asking:
+        return web.json_response(await sandbox.database.read(queries.answer, party.code, message))
 
     plan = holdings.Plan(
         role=_role(party, message),
@@ -90,6 +93,8 @@ async def _verified(sandbox: Sandbox, party: Party, headers, raw: bytes) -> dict
     data = body["data"]
     if body["type"] == "verification":
         return {"type": "verification", "state": str(data.get("state", ""))}
+    if body["type"] in queries.QUESTIONS:
+        return queries.question(body["type"], data)
     if not isinstance(data.get("set"), str):
         raise ValueError("data.set is missing")
     claims = await sandbox.portal.verified_set(data["set"], party.code, now)

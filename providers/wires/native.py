@@ -1,11 +1,48 @@
-"""The portal's own protocol: a Standard Webhooks 1.0.0 request that carries a signed SET."""
+"""The portal's own protocol: a Standard Webhooks 1.0.0 request that carries a signed SET, and two questions.
+
+`status-query` asks what became of a stop, `holdings-query` what somebody holds of a person. Both are signed like every other
+webhook and carry no SET, because they change nothing; the answer is JSON, signed by nobody.
+"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from providers import outbound, signing
-from providers.wires import BLOCKED, REFUSED, RETRY, SENT, Endpoint, Message, Outcome, classify
+from providers.ids import uuid7
+from providers.plainjson import strict_json
+from providers.wires import (
+    ABSENT,
+    ACTIVE,
+    BLOCKED,
+    REFUSED,
+    RETRY,
+    SENT,
+    STOPPED,
+    STOPPING,
+    UNKNOWN,
+    Endpoint,
+    Listing,
+    Message,
+    Outcome,
+    Reading,
+    Reference,
+    RemoteConsent,
+    classify,
+)
+
+# Their words for a consent → what that says about a stop. A pause is no end: it can be taken back.
+STATES = {
+    "active": ACTIVE,
+    "paused": ACTIVE,
+    "stopping": STOPPING,
+    "stopped": STOPPED,
+    "erased": STOPPED,
+}
+# A reading is about consents by our own ids: a later consent of the same person is never taken for this one.
+NAMES_OUR_IDS = True
 
 
 async def send(
@@ -32,6 +69,99 @@ async def challenge(
     return outcome
 
 
+async def read_back(
+    session: outbound.Session, *, message: Message, endpoint: Endpoint, now: int, total: float = 15.0
+) -> Reading:
+    """Ask what became of the consents that `message` stopped. Whoever does not know the question (404, 400, another form of
+    answer) has said nothing: UNKNOWN."""
+    wanted = [consent["id"] for consent in message.facts.get("consents", ())]
+    data = {"subscription": message.facts["subscription"], "consents": wanted, "jti": message.jti}
+    outcome, answer = await _ask(session, "status-query", data, endpoint, now, total)
+    says = _said(answer, message.facts["subscription"], set(wanted)) if outcome.verdict == SENT else UNKNOWN
+    return Reading(says, outcome.status, outcome.detail, outcome.digest)
+
+
+async def list_remote(
+    session: outbound.Session,
+    *,
+    references: Sequence[Reference],
+    endpoint: Endpoint,
+    now: int,
+    total: float = 15.0,
+) -> Listing:
+    """What they hold of the person whom a reference of kind `subject` names; identifiers are our consents' ids."""
+    subject = next((reference.identifier for reference in references if reference.kind == "subject"), "")
+    if not subject:
+        return Listing(False, detail="no reference: subject")
+    outcome, answer = await _ask(session, "holdings-query", {"subject": subject}, endpoint, now, total)
+    listed = _listed(answer, subject) if outcome.verdict == SENT else None
+    if listed is None:
+        return Listing(False, (), outcome.status, outcome.detail, outcome.digest)
+    consents, complete = listed
+    return Listing(complete, consents, outcome.status, outcome.detail, outcome.digest)
+
+
+async def _ask(
+    session: outbound.Session,
+    question: str,
+    data: dict[str, Any],
+    endpoint: Endpoint,
+    now: int,
+    total: float,
+) -> tuple[Outcome, bytes]:
+    """One question, under an id of its own: the same question again is not a repetition of the message."""
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    body = {"type": question, "timestamp": moment, "data": data}
+    message = Message(str(uuid7()), json.dumps(body, separators=(",", ":"), sort_keys=True).encode())
+    return await _attempt(session, message, endpoint, now, total)
+
+
+def _said(answer: bytes, subscription: str, wanted: set[str]) -> str:
+    """What the states of the wanted consents say together: stopped only if none is still there."""
+    given = _object(answer)
+    rows = given.get("consents")
+    if given.get("subscription") != subscription or not isinstance(rows, list):
+        return UNKNOWN
+    if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+        return UNKNOWN
+    says = {STATES.get(str(row.get("state")), UNKNOWN) for row in rows if not wanted or row["id"] in wanted}
+    return next((word for word in (ACTIVE, UNKNOWN, STOPPING, STOPPED) if word in says), ABSENT)
+
+
+def _listed(answer: bytes, subject: str) -> tuple[tuple[RemoteConsent, ...], bool] | None:
+    given = _object(answer)
+    rows = given.get("consents")
+    if given.get("subject") != subject or not isinstance(rows, list):
+        return None
+    consents = tuple(_remote(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str))
+    return consents, len(consents) == len(rows) and given.get("complete") is True
+
+
+def _remote(row: dict[str, Any]) -> RemoteConsent:
+    def text(name: str) -> str:
+        return str(row.get(name) or "")[:200]
+
+    scopes = row.get("scopes")
+    return RemoteConsent(
+        identifier=row["id"][:100],
+        service=text("service"),
+        source=text("source"),
+        recipient=text("recipient"),
+        scopes=tuple(str(scope)[:40] for scope in scopes[:100]) if isinstance(scopes, list) else (),
+        since_on=text("since"),
+        until_on=text("until"),
+        state=STATES.get(text("state"), UNKNOWN),
+    )
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    try:
+        given = strict_json(answer)
+    except (ValueError, RecursionError):
+        return {}
+    return given if isinstance(given, dict) else {}
+
+
 async def _attempt(
     session: outbound.Session, message: Message, endpoint: Endpoint, now: int, total: float
 ) -> tuple[Outcome, bytes]:
@@ -51,8 +181,4 @@ async def _attempt(
 
 
 def _repeats(answer: bytes, state: str) -> bool:
-    try:
-        given = json.loads(answer)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(given, dict) and given.get("state") == state
+    return _object(answer).get("state") == state

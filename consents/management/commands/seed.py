@@ -166,6 +166,7 @@ class Command(BaseCommand):
         crowd = [person for key, person in persons.items() if key.startswith("p")]
         told.crowd(crowd)
         told.reports(crowd)
+        told.flows()
         told.warn()
         with tqdm(
             desc="a year of history", unit=" acts", disable=not sys.stderr.isatty(), leave=False

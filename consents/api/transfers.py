@@ -1,0 +1,143 @@
+"""The JSON door for transfers: what operators and sources sent and received, up to 1,000 rows a request."""
+
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework import serializers
+from rest_framework.parsers import BaseParser
+from rest_framework.response import Response
+
+from consents import transfers
+from consents.api import shapes
+from consents.api.idempotency import once
+from consents.api.operator import OrganizationDoor
+from consents.api.problems import Problem, StrictJSONParser, pointers, read
+from providers.plainjson import strict_json
+
+LARGEST = 1_048_576  # bytes of a report
+
+REASONS = {
+    "not_found": _("우리 쪽 가입이나 동의가 아니에요."),
+    "future": _("앞날일 수 없어요."),
+    "before_consent": _("동의하기 전의 때예요."),
+    "used": _("이 key로 다른 전송을 알린 적이 있어요."),
+}
+
+
+class ReportParser(StrictJSONParser):
+    """A JSON array. As StrictJSONParser, but up to 1 MB."""
+
+    largest = LARGEST
+
+
+class LinesParser(BaseParser):
+    """One JSON object a line (NDJSON), UTF-8, up to 1 MB; a line that is no JSON stands as None."""
+
+    media_type = "application/x-ndjson"
+
+    def parse(self, stream, media_type=None, parser_context=None):
+        raw = read(stream, parser_context, LARGEST)
+        return [_line(line) for line in raw.split(b"\n") if line.strip()]
+
+
+def _line(line: bytes) -> object:
+    try:
+        return strict_json(line)
+    except ValueError:
+        return None
+
+
+class TransferRow(shapes.Strict):
+    key = shapes.Text(max_length=100, help_text="the reporter's own id of this transfer")
+    subscription = shapes.Identifier()
+    consent = shapes.Identifier(required=False, allow_null=True)
+    source = shapes.Text(
+        max_length=10,
+        required=False,
+        allow_blank=True,
+        help_text="organization code; not needed with `consent`",
+    )
+    scopes = serializers.ListField(child=shapes.Text(max_length=40), max_length=100, required=False)
+    regular = shapes.Flag(
+        required=False, help_text="by the calendar (true) or because the person looked (false)"
+    )
+    at = shapes.Instant(help_text="when data flowed")
+
+
+class TransferProblem(serializers.Serializer):
+    pointer = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class TransferResult(serializers.Serializer):
+    key = serializers.CharField()
+    result = serializers.ChoiceField(["created", "known", "refused"])
+    after_stop = serializers.BooleanField(
+        help_text="the consent had ended by then; the person and the regulator are told"
+    )
+    errors = TransferProblem(many=True)  # type: ignore[assignment]
+
+
+class TransferResults(serializers.Serializer):
+    results = TransferResult(many=True)
+
+
+class Transfers(OrganizationDoor):
+    scope = "transfers:write"
+    parser_classes = [ReportParser, LinesParser]
+
+    @extend_schema(
+        operation_id="report_transfers", summary=_("정보를 주고받은 일 알리기"), tags=["operator", "source"],
+        request={"application/json": TransferRow(many=True), "application/x-ndjson": TransferRow},
+        responses=TransferResults,
+        examples=[
+            OpenApiExample(
+                "one transfer", request_only=True,
+                value=[{
+                    "key": "2026-11-22/0001", "subscription": "01930000-0000-7000-8000-000000000001", "source": "BKNEUT9001",
+                    "scopes": ["bank.list", "bank.deposit"], "regular": True, "at": "2026-11-22T03:00:00Z",
+                }],
+            )
+        ],
+    )  # fmt: skip
+    @once
+    def post(self, request):
+        """An array of 1 to 1,000 rows (or NDJSON), each judged on its own: `created`, `known` (the same `key` with the same
+        content, which is no change) or `refused` with its reasons. The answer is 200 whatever became of the rows."""
+        given = request.data
+        if not isinstance(given, list) or not 0 < len(given) <= transfers.MOST:
+            raise Problem(
+                "invalid-request",
+                errors=[{"pointer": "#/", "detail": str(_("1개부터 1,000개까지의 목록이어야 해요."))}],
+            )
+        shaped = [_shaped(row) for row in given]
+        rows = [row for row in shaped if isinstance(row, transfers.Row)]
+        answers = iter(
+            transfers.report(rows, organization=request.organization, by=self.actor, at=timezone.now())
+        )
+        results = [
+            _told(next(answers)) if isinstance(row, transfers.Row) else {"key": _key(raw), **row}
+            for row, raw in zip(shaped, given, strict=True)
+        ]
+        return Response({"results": results})
+
+
+def _shaped(raw: object) -> "transfers.Row | dict":
+    checked = TransferRow(data=raw)
+    if not checked.is_valid():
+        return {"result": "refused", "after_stop": False, "errors": pointers(checked.errors)[:10]}
+    row = checked.validated_data
+    return transfers.Row(
+        key=row["key"], subscription=row["subscription"], at=row["at"], consent=row.get("consent"),
+        source=row.get("source", ""), scopes=tuple(row.get("scopes", ())), regular=row.get("regular", True),
+    )  # fmt: skip
+
+
+def _key(raw: object) -> str:
+    key = raw.get("key") if isinstance(raw, dict) else None
+    return key[:100] if isinstance(key, str) else ""
+
+
+def _told(answer: transfers.Answer) -> dict:
+    errors = [{"pointer": f"#/{place}", "detail": str(REASONS[why])} for place, why in answer.errors]
+    return {"key": answer.key, "result": answer.result, "after_stop": answer.after_stop, "errors": errors}

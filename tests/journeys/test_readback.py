@@ -1,0 +1,96 @@
+"""An operator that says "stopped" and keeps the data, and one where it is back later: our own look finds out both."""
+
+import datetime
+import time
+
+import pytest
+import time_machine
+from django.core import mail
+from django.utils import timezone
+
+from consents import jobs, lifecycle
+from consents.actors import Actor
+from consents.models import Case, Check, Delivery
+from tests import factories
+
+
+@pytest.fixture
+def joined(partners):
+    service, person = factories.offered(), factories.PersonFactory()
+    partners.connect_everybody()
+    subscription = factories.joined(person, service)
+    partners.settle()
+    return subscription
+
+
+def leave(subscription, partners) -> Delivery:
+    person = subscription.person
+    lifecycle.leave(subscription, erase=True, by=Actor.person(person), at=timezone.now())
+    partners.settle()
+    return subscription.deliveries.get(role="operator", event="subscription-ended")
+
+
+def look(after: datetime.timedelta) -> int:
+    """One run of the job, that much later."""
+    with time_machine.travel(timezone.now() + after, tick=True):
+        return jobs.read_back()
+
+
+MINUTE = datetime.timedelta(minutes=1, seconds=5)
+
+
+def test_who_keeps_what_it_says_it_stopped_is_found_out(joined, partners, browser_of, regulator):
+    operator = joined.operator
+    admin = factories.MemberFactory(organization=operator).person
+    partners.fault(operator, "lies")
+    stop = leave(joined, partners)
+    assert stop.state == "erased", "they signed that everything is gone"
+    assert look(MINUTE) == 1
+    assert stop.checked.last().finding == Check.Finding.STILL_ACTIVE
+    others = Check.objects.exclude(delivery__organization=operator)
+    assert {check.says for check in others} == {"stopped"}, "everybody else told the truth"
+
+    visitor = browser_of(joined.person)
+    assert "아직 멈추지 않았어요" in visitor.open("/me/notices/").text
+    page = visitor.open(f"/me/subscriptions/{joined.pk}/")
+    assert "확인해 보니 그대로 있어요" in page.text
+    case = Case.objects.get()
+    assert (case.kind, case.organization) == (Case.Kind.ENDED_HERE, operator)
+    assert [letter.to for letter in mail.outbox if "/desk/" in letter.body] == [[admin.email]]
+
+
+def test_what_comes_back_after_it_was_gone_is_found_out(joined, partners, browser_of):
+    partners.fault(joined.operator, "resurrects", 600)
+    lifecycle.leave(joined, erase=True, by=Actor.person(joined.person), at=timezone.now())
+    stop = joined.deliveries.get(role="operator", event="subscription-ended")
+    until = time.monotonic() + 15
+    while stop.state != "erased":
+        assert time.monotonic() < until
+        partners.deliver()
+        stop.refresh_from_db()
+    assert look(MINUTE) == 0, "now it is really gone"
+    assert stop.checked.get().says == "stopped"
+    with time_machine.travel(timezone.now() + datetime.timedelta(hours=1, minutes=1), tick=True):
+        until = time.monotonic() + 10
+        while {row["state"] for row in partners.held(organization=joined.operator.code)} != {"active"}:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert jobs.read_back() == 1
+    assert stop.checked.last().finding == Check.Finding.CAME_BACK
+    assert "되살아나 있어요" in browser_of(joined.person).open("/me/notices/").text
+
+
+def test_a_partner_that_never_answered_but_did_stop_is_done_by_our_look(joined, partners):
+    for organization in (
+        joined.operator,
+        *{consent.source for consent in joined.consents.filter(kind="transfer")},
+    ):
+        partners.fault(organization, "silent")
+    lifecycle.leave(joined, erase=False, by=Actor.person(joined.person), at=timezone.now())
+    while partners.deliver():
+        pass
+    stop = joined.deliveries.get(role="operator", event="subscription-ended")
+    assert stop.state == "sent"
+    look(MINUTE)
+    stop.refresh_from_db()
+    assert stop.state == "stopped" and stop.closed_at
