@@ -9,10 +9,23 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, transaction
 
-from consents import ledger, lifecycle
+from consents import ledger, lifecycle, references
 from consents.actors import Actor
 from consents.ledger import Fact
-from consents.models import ConsentRequest, Evidence, IdempotencyKey, Lookup, Notice
+from consents.models import (
+    Breaker,
+    Case,
+    ChannelChange,
+    ConsentRequest,
+    Escalation,
+    Evidence,
+    GymRun,
+    IdempotencyKey,
+    Lookup,
+    Notice,
+    Transfer,
+    WeeklyCount,
+)
 from providers.models import ChannelKey, PolicyRule, Scope
 from tests import factories
 
@@ -125,7 +138,7 @@ REFUSED: dict[str, list[str]] = {
     "organization_has_one_open_channel": [
         "UPDATE providers_channel SET state = 'open', opened_at = now() WHERE id = %(testing_channel)s"
     ],
-    "channel_has_an_address_unless_desk": [
+    "channel_has_an_address_where_we_call": [
         "UPDATE providers_channel SET protocol = 'native', address = '' WHERE id = %(channel)s"
     ],
     "open_channel_knows_since_when": ["UPDATE providers_channel SET opened_at = NULL WHERE id = %(channel)s"],
@@ -374,6 +387,48 @@ REFUSED: dict[str, list[str]] = {
     "promise_leaf_hash_check": [
         "INSERT INTO ledger.promise (event_id, leaf_hash, due_at) VALUES (gen_random_uuid(), 'short', now())"
     ],
+    # stops on their way
+    "dead_delivery_knows_since_when": ["UPDATE consents_delivery SET state = 'dead' WHERE id = %(delivery)s"],
+    "reference_is_known_once": [
+        "INSERT INTO consents_reference (organization_id, person_id, kind, digest, sealed, created_at) "
+        "SELECT organization_id, person_id, kind, digest, 'x', now() FROM consents_reference WHERE id = %(reference)s"
+    ],
+    "open_breaker_knows_until_when": [
+        "UPDATE consents_breaker SET state = 'open', open_until = NULL WHERE channel_id = %(channel)s"
+    ],
+    "escalation_is_told_once": [
+        "INSERT INTO consents_escalation (delivery_id, step, at) SELECT delivery_id, step, now() FROM consents_escalation"
+    ],
+    "transfer_is_reported_once": [
+        "INSERT INTO consents_transfer (organization_id, key, person_id, subscription_id, recipient_id, scopes, regular, "
+        "after_stop, at, reported_at) SELECT organization_id, key, person_id, subscription_id, recipient_id, scopes, regular, "
+        "after_stop, at, reported_at FROM consents_transfer"
+    ],
+    "transfer_has_a_key": ["UPDATE consents_transfer SET key = ''"],
+    "week_is_counted_once_per_side": [
+        "INSERT INTO consents_weeklycount (organization_id, week_on, service_id, source_id, consents_new, consents_revoked, "
+        "consents_own, reported_at) SELECT organization_id, week_on, service_id, source_id, 0, 0, 0, now() "
+        "FROM consents_weeklycount"
+    ],
+    "week_begins_on_a_sunday": ["UPDATE consents_weeklycount SET week_on = '2026-11-23'"],
+    "case_is_open_once_per_matter": [
+        "INSERT INTO consents_case (id, kind, organization_id, matter, stated, known, opened_at, verb, reason) "
+        "SELECT gen_random_uuid(), kind, organization_id, matter, '{}', '{}', now(), '', '' FROM consents_case"
+    ],
+    "settled_case_knows_how": [
+        "UPDATE consents_case SET verb = 'adopt'",
+        "UPDATE consents_case SET settled_at = now()",
+    ],
+    # changes of channels, and the gym
+    "channel_change_is_approved_by_somebody_else": [
+        "UPDATE consents_channelchange SET approved_by_id = asked_by_id, approved_at = now()"
+    ],
+    "approved_channel_change_knows_by_whom": ["UPDATE consents_channelchange SET state = 'approved'"],
+    "organization_changes_one_channel_at_a_time": [
+        "INSERT INTO consents_channelchange (id, organization_id, channel_id, state, asked_by_id, asked_at) "
+        "SELECT gen_random_uuid(), organization_id, channel_id, 'asked', asked_by_id, now() FROM consents_channelchange"
+    ],
+    "passed_gym_run_is_finished": ["UPDATE consents_gymrun SET passed = true"],
 }
 
 # trigger → constraint names it refuses with, or the error code where it names none (see test_ledger.py for those)
@@ -453,6 +508,24 @@ def rows(person, me, now) -> dict:
     IdempotencyKey.objects.create(
         actor="person:1", key="k", method="POST", path="/", digest="", created_at=now
     )
+    reference = references.note(service.organization, person, kind="grant", identifier="g-1", by=me, at=now)
+    Breaker.objects.create(channel=channel, changed_at=now)
+    Escalation.objects.create(delivery=delivery, step="not_sent", at=now)
+    flow = {
+        "organization": service.organization,
+        "recipient": service.organization,
+        "at": now,
+        "reported_at": now,
+    }
+    Transfer.objects.create(key="t-1", person=person, subscription=live, **flow)
+    WeeklyCount.objects.create(
+        organization=service.organization, week_on="2026-11-22", service=service, source=transfers[0].source,
+        consents_new=1, consents_revoked=0, consents_own=1, reported_at=now,
+    )  # fmt: skip
+    Case.objects.create(kind="counts", organization=service.organization, matter="m", opened_at=now)
+    moved = {"organization": service.organization, "channel": channel, "asked_by": admin, "asked_at": now}
+    ChannelChange.objects.create(**moved)
+    GymRun.objects.create(**moved, address="https://x.example/")
     with transaction.atomic():
         (entry,) = ledger.append([Fact("person.erased", fields={"cnt": 1})], by=Actor.system("test"), at=now)
     return {
@@ -464,7 +537,7 @@ def rows(person, me, now) -> dict:
         "second": transfers[1].pk, "withdrawn": withdrawn.pk, "delivery": delivery.pk, "stopped": stopped.pk, "evidence": proof.pk,
         "pending": ConsentRequest.objects.create(**asked).pk,
         "declined": ConsentRequest.objects.create(**asked, state="declined", decided_at=now - datetime.timedelta(minutes=1)).pk,
-        "notice": notice.pk, "lookup": seen.pk, "event": entry.event_id,
+        "reference": reference.pk, "notice": notice.pk, "lookup": seen.pk, "event": entry.event_id,
         "gone": factories.PersonFactory(is_active=False, closed_at=now).pk,
     }  # fmt: skip
 
