@@ -1039,3 +1039,25 @@ def test_a_fault_put_in_is_found(world, tmp_path, monkeypatch, fault, invariant)
         walk(world, tmp_path, examples=60, steps=STEPS, shrink=False, replay_every=None)
     assert found.value.invariant == invariant
     print(f"\n{fault.__name__}: found by {invariant} in {took(started, spent)}")
+
+
+# --- found on the way ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="record_decision takes a decision for one already recorded that day, though another came in between: the operator "
+    "suspended for the second time stays licensed. The machine therefore makes each decision once a day.",
+)
+def test_a_licence_suspended_again_on_the_same_day_is_suspended(db, now):
+    operator, today = factories.OperatorFactory(), now.date()
+    for status in ("suspended", "licensed", "suspended"):
+        registry.record_decision(
+            organization=operator,
+            status=status,
+            decided_on=today,
+            effective_on=today,
+            source="지어낸 결정",
+            at=now,
+        )
+    assert operator.status_on(today) == "suspended"
