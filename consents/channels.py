@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from django.db import connection, transaction
 
-from consents import gym, messages, publishing, routes, trials
+from consents import gym, messages, propagation, publishing, routes, trials
 from consents.actors import Actor
 from consents.ledger.entries import SEOUL
 from consents.models import ChannelChange, Person
@@ -238,6 +238,7 @@ def go_live(change: ChannelChange, *, by: Actor, at: datetime.datetime) -> bool:
     publishing.note_channels([opened], retired=[before] if before else [], by=by, at=at)
     change.state, change.closed_at = State.LIVE, at
     change.save(update_fields=["state", "closed_at"])
+    propagation.reroute(change.organization, by=by, at=at)
     return True
 
 

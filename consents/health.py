@@ -57,7 +57,7 @@ def _note(channel: uuid.UUID, verdicts: list[str], *, at: datetime.datetime) -> 
         log.warning("breaker", channel=str(channel), state=breaker.state, wait=breaker.wait)
     breaker.save()
     if breaker.state == Breaker.State.CLOSED and before != Breaker.State.CLOSED:
-        recovered(channel, at=at)
+        _recovered(channel, at=at)
 
 
 def _succeeded(breaker: Breaker) -> None:
@@ -89,7 +89,7 @@ def _open(breaker: Breaker, seconds: int, *, at: datetime.datetime) -> None:
     breaker.open_until = at + datetime.timedelta(seconds=seconds)
 
 
-def recovered(channel: uuid.UUID, *, at: datetime.datetime) -> int:
+def _recovered(channel: uuid.UUID, *, at: datetime.datetime) -> int:
     """The endpoint is well again: what waits for it, given up or not, is tried now. Returns how many messages."""
     waiting = Delivery.objects.filter(
         Q(state="dead") | Q(state="retrying"),
@@ -108,7 +108,7 @@ def verify_due(*, now: Callable[[], datetime.datetime], limit: int = 50) -> int:
     if not channels:
         return 0
     for channel, outcome in asyncio.run(_challenge(channels, now)):
-        verified(channel, outcome.verdict, at=now())
+        _verified(channel, outcome.verdict, at=now())
     return len(channels)
 
 
@@ -150,7 +150,7 @@ def due_for_verification(*, at: datetime.datetime, limit: int) -> list[Channel]:
     )
 
 
-def verified(channel: Channel, verdict: str, *, at: datetime.datetime) -> None:
+def _verified(channel: Channel, verdict: str, *, at: datetime.datetime) -> None:
     """Take in the answer to a verification event. One that was not answered counts as a failed try; an answer that does not
     repeat the state is a failure too, because whoever sits there is not who we think."""
     good = verdict == wires.SENT

@@ -369,7 +369,7 @@ def _tomorrow(delivery: Delivery, *, at: datetime.datetime) -> datetime.datetime
     return following if following <= since + datetime.timedelta(days=days) else None
 
 
-def reroute(organization: Organization, *, at: datetime.datetime) -> int:
+def reroute(organization: Organization, *, by: Actor, at: datetime.datetime) -> int:
     """A channel of the organization has opened or changed: what waits there for a human or a later try is sent now.
 
     Returns how many messages."""
@@ -383,6 +383,7 @@ def reroute(organization: Organization, *, at: datetime.datetime) -> int:
         rows.filter(state=Delivery.State.MANUAL).update(state=Delivery.State.QUEUED, next_at=at)
         rows.exclude(next_at__lte=at).update(next_at=at)
         transaction.on_commit(ring, robust=True)
+    log.info("deliveries rerouted", organization=organization.code, n=len(keys), by=by.kind)
     return len(keys)
 
 

@@ -505,7 +505,7 @@ def test_what_has_no_channel_any_more_waits_for_a_human_until_there_is_one(wired
     row = operators(subscription)
     assert (row.state, row.last_error, row.lease_token) == ("manual", "no channel that we carry", None)
     Channel.objects.filter(organization=service.organization).update(state="open")
-    assert propagation.reroute(service.organization, at=now + SECOND) == 1
+    assert propagation.reroute(service.organization, by=Actor.system("channels"), at=now + SECOND) == 1
     propagation.deliver_due(now=clock(now + SECOND))
     row.refresh_from_db()
     assert row.state == "sent"
