@@ -20,13 +20,14 @@ def read(compact: str, audience: str) -> dict:
     )
 
 
-def test_the_stored_set_is_the_body(settings, vector):
-    compact = vector("jose.json")["our_set_es256"]["compact"]
+def test_the_stored_set_is_the_body(settings):
+    compact = signing.sign_set({"iss": "https://consent.example.kr", "aud": "md0001", "jti": JTI})
     server = Server([202])
     outcome = run(settings, server, push.send, message(compact=compact), path="/sets", credential="tok.en-1")
     assert (outcome.verdict, outcome.status, outcome.detail) == (SENT, 202, "HTTP 202")
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.body) == ("POST", "/sets", compact.encode())  # §2.1
+    assert read(asked.body.decode(), "md0001")["jti"] == JTI
     assert asked.headers["Content-Type"] == "application/secevent+jwt"
     assert asked.headers["Accept"] == "application/json"
     assert asked.headers["Authorization"] == "Bearer tok.en-1"
