@@ -55,7 +55,7 @@ class KeyChanged(ValueError):
 
 
 def rotate(channel: Channel, *, kid: str, by: Actor, at: datetime.datetime) -> str:
-    """Give an open channel a new signing secret instead of the one named `kid`, and log that; the secret (`whsec_…`) is told
+    """Give a channel a new signing secret instead of the one named `kid`, and log that; the secret (`whsec_…`) is told
     this once. Raises KeyChanged, registry.ChannelRetired."""
     secret = signing.new_webhook_secret()
     with transaction.atomic():

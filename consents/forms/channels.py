@@ -98,6 +98,10 @@ class AskForm(StrictForm):
         return cleaned
 
 
+class Button(StrictForm):
+    """A button: the address says everything, and nothing else may come along."""
+
+
 class RotateForm(StrictForm):
     """`kid` is the key that was in use when the page was shown: a button pressed twice changes it once."""
 

@@ -64,6 +64,8 @@ def ask_channel(request):
 @fresh_sign_in
 def approve_channel(request, pk):
     change = access.own_change(request.user.organization, pk)
+    if not forms.Button(request.POST).is_valid():
+        raise BadRequest
     try:
         channels.approve(change, member=request.user, by=_actor(request), at=timezone.now())
     except channels.SamePerson:
@@ -79,6 +81,8 @@ def approve_channel(request, pk):
 @require_POST
 def withdraw_channel(request, pk):
     change = access.own_change(request.user.organization, pk)
+    if not forms.Button(request.POST).is_valid():
+        raise BadRequest
     try:
         channels.withdraw(change, by=_actor(request), at=timezone.now())
     except channels.NotNow:
@@ -94,7 +98,7 @@ def withdraw_channel(request, pk):
 def rotate_channel_key(request, pk):
     channel = access.own_channel(request.user.organization, pk)
     form = forms.RotateForm(request.POST)
-    if channel.state != Channel.State.OPEN or channel.protocol != Channel.Protocol.NATIVE:
+    if channel.protocol != Channel.Protocol.NATIVE:
         raise Http404
     if not form.is_valid():
         raise BadRequest

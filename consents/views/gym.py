@@ -9,6 +9,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from consents import access, gym
 from consents.actors import Actor
+from consents.forms.channels import Button
 from consents.queries import gym as queries
 from consents.queries import paging
 from providers import outbound
@@ -36,6 +37,8 @@ def desk_gym(request):
 def start_gym(request, pk):
     own = request.user.organization
     channel = access.own_channel(own, pk)
+    if not Button(request.POST).is_valid():
+        raise BadRequest
     try:
         run = gym.ask(
             channel, member=request.user, by=Actor.organization(own, member=request.user), at=timezone.now()

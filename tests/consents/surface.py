@@ -6,6 +6,7 @@ parameter or a form nobody described fails there, so that a new page cannot be f
 
 import datetime
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from consents import access, lifecycle, requests, speedbump
+from consents import access, channels, gym, lifecycle, requests, speedbump
 from consents.actors import Actor
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
@@ -99,6 +100,8 @@ class Side:
     admin: Any
     regulator: Any
     event: Any  # of the log, about the person
+    change: Any  # of the operator's channel, asked by another admin
+    run: Any  # of the gym, waiting
     callers: dict[str, Caller]
     signer: Signer
     sessions: dict[str, str] = field(default_factory=dict)
@@ -119,6 +122,7 @@ class Side:
         for rule, person in people.items():
             client = Client()
             client.force_login(person, backend=BACKEND)
+            prove(client, person)
             self.sessions[rule] = client.cookies["sid"].value
         self.sessions[access.SIGNED_IN] = self.sessions[access.PERSON]
 
@@ -148,6 +152,11 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "operators/<slug:code>": lambda side: side.service.organization.code,
     "log/tile/<path:path>": lambda side: "0/000",
     "oversight/entries/<uuid:event_id>": lambda side: side.event,
+    "desk/channel/<uuid:pk>/rotate/": lambda side: side.change.channel_id,
+    "desk/channel/<uuid:pk>": lambda side: side.change.pk,
+    "desk/gym/channels/<uuid:pk>": lambda side: side.change.channel_id,
+    "desk/gym/<uuid:pk>": lambda side: side.run.pk,
+    "api/v1/channel/tests/<uuid:pk>": lambda side: side.run.pk,
     "desk/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
     "api/v1/me/entries/<uuid:event_id>": lambda side: side.event,
     "api/v1/me/subscriptions/<uuid:pk>/erase": lambda side: side.ended.pk,
@@ -197,6 +206,15 @@ def side(app) -> Side:
     evidence = signer.claims(ended.deliveries.get(role="operator", event="subscription-ended"))
     response = api.post("evidence", signer.sign(evidence), content_type="application/jwt")
     assert response.status_code == 201, response.content
+    other_admin = factories.MemberFactory(organization=operator).person
+    change, _secret = channels.ask(
+        operator,
+        protocol="native",
+        address="https://stops.example.com/hooks",
+        member=other_admin,
+        by=SYSTEM,
+        at=at,
+    )
     made = Side(
         person=person, service=service, fresh=fresh, live=live, ended=ended,
         consent=live.consents.filter(kind="transfer").first(), paused=paused, withdrawn=withdrawn,
@@ -207,11 +225,20 @@ def side(app) -> Side:
         admin=factories.MemberFactory(organization=operator).person,
         regulator=factories.MemberFactory(role="regulator", organization=None).person,
         event=EntryIndex.objects.filter(person=person, typ="subscription.ended").first().event_id,
+        change=change, run=gym.ask(change.channel, by=SYSTEM, at=at),
         callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller()}, signer=signer,
     )  # fmt: skip
     made.sign_in()
     publish()
     return made
+
+
+def prove(client: Client, person) -> None:
+    """The session says that its owner has proved who they are just now."""
+    session = client.session
+    session["account_authentication_methods"] = [{"method": "password", "at": time.time()}]
+    session["account_authentication_methods_user"] = str(person.pk)
+    session.save()
 
 
 def publish() -> None:
@@ -267,6 +294,11 @@ FORMS: dict[str, Form] = {
     "check_integrity": Form(lambda side: {}, button=True),
     "acknowledge_integrity": Form(lambda side: {"reason": "백업을 되살리다 생긴 일로 확인했어요."}),
     "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
+    "ask_channel": Form(lambda side: {"protocol": "desk"}),
+    "approve_channel": Form(lambda side: {}, button=True),
+    "withdraw_channel": Form(lambda side: {}, button=True),
+    "rotate_channel_key": Form(lambda side: {"kid": side.change.channel.keys.get(kind="hmac").kid}),
+    "start_gym": Form(lambda side: {}, button=True),
     "verify": Form(lambda side: {"proof": SimpleUploadedFile("a.tlog-proof", b"c2sp.org/tlog-proof@v1")}),
 }
 
@@ -292,6 +324,7 @@ BODIES: dict[str, Callable[[Side], Any]] = {
     "services/<slug:slug>/subscriptions": _joining,
     "consent-requests": lambda side: {"service": side.service.client_id},
     "deliveries/<uuid:jti>/ack": lambda side: {},
+    "channel/test": lambda side: {"which": "new"},
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
 }
 

@@ -113,9 +113,13 @@ def test_each_fault_fails_its_trials(partners, operator, fault, failing):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_server_that_is_not_there_fails_everything_quickly(partners, operator):
-    partners.server.stop()
-    results = fought(asked(operator))
+def test_a_server_that_is_not_there_fails_everything_quickly(settings):
+    settings.SANDBOX_URL = "http://127.0.0.1:9"
+    organization = factories.OperatorFactory()
+    registry.open_channel(
+        organization=organization, protocol="native", address="http://127.0.0.1:9/x", at=timezone.now()
+    )
+    results = fought(asked(organization))
     assert set(results) == set(trials.names("native"))
     assert {one["detail"] for name, one in results.items() if name not in {"slow"}} == {trials.UNREACHABLE}
 
