@@ -21,7 +21,8 @@ from providers.models import Organization
 
 log = structlog.get_logger(__name__)
 
-OURS = "ours"  # the kind of an identifier that is our own id of a consent or subscription
+# Kinds of identifiers that are our own; a partner may use its own name of a consent as well.
+OUR_CONSENT, OUR_SUBSCRIPTION = "our consent", "our subscription"
 Ending = tuple[Consent | Subscription, str]  # and why
 
 
@@ -42,7 +43,7 @@ def ended(
     by: Actor,
     at: datetime.datetime,
 ) -> bool:
-    """The other side has ended what it calls `message.identifier` (a reference of this kind, or OURS): so it ends here.
+    """The other side has ended what it calls `message.identifier` (a reference of this kind, or our own id): so it ends here.
 
     One transaction. False for a message that came before, and nothing is changed. Raises Unknown, Reused."""
     with transaction.atomic():
@@ -105,14 +106,9 @@ def _is_new(organization: Organization, jti: str, raw: bytes, *, at: datetime.da
 
 def _meant(organization: Organization, kind: str, identifier: str) -> list[Ending]:
     """What ends, and why: all of it is this organization's to end."""
-    consent: Consent | None
-    subscription: Subscription | None
-    if kind == OURS:
-        consent, subscription = _by_our_id(identifier)
-    else:
-        consent, subscription = None, None
+    consent, subscription = _by_our_id(kind, identifier)
     if consent is None and subscription is None:
-        reference = references.named(organization, "consent" if kind == OURS else kind, identifier)
+        reference = references.named(organization, "consent" if kind == OUR_CONSENT else kind, identifier)
         if reference is None:
             return []
         consent, subscription = reference.consent, reference.subscription
@@ -138,13 +134,16 @@ def _reason(organization: Organization, consent: Consent) -> str:
     return EndReason.SOURCE_LEFT if consent.source_id == organization.pk else ""
 
 
-def _by_our_id(identifier: str) -> tuple[Consent | None, Subscription | None]:
+def _by_our_id(kind: str, identifier: str) -> tuple[Consent | None, Subscription | None]:
     try:
         pk = uuid.UUID(identifier)
     except ValueError:
         return None, None
-    consent = Consent.objects.select_related("subscription").filter(pk=pk).first()
-    return consent, None if consent else Subscription.objects.filter(pk=pk).first()
+    if kind == OUR_CONSENT:
+        return Consent.objects.select_related("subscription").filter(pk=pk).first(), None
+    if kind == OUR_SUBSCRIPTION:
+        return None, Subscription.objects.filter(pk=pk).first()
+    return None, None
 
 
 def ci_of(organization: Organization, kind: str, identifier: str) -> str | None:

@@ -95,7 +95,7 @@ class ArrangementRevocation(Signed):
                 ),
             )  # fmt: skip
         except BadInbound as error:
-            raise Problem("malformed-body" if error.reason == "form" else "unauthorized") from error
+            raise Problem("unauthorized") from error  # whatever it was that failed
         sender = channel.organization
         try:
             inbound.ended(sender, message, kind="arrangement", raw=raw, by=Actor.organization(sender), at=at)
@@ -164,10 +164,10 @@ _TOKEN = re.compile(rb"(?:^|&)(?:cdr_arrangement_jwt|client_assertion)=([A-Za-z0
 
 
 def _form_issuer(raw: bytes) -> str:
-    """Raises BadInbound for what is not one of the two forms."""
+    """Raises Problem malformed-body for what is not one of the two forms."""
     found = _TOKEN.search(raw)
     if found is None:
-        raise BadInbound("form", "no signed token")
+        raise Problem("malformed-body")
     return claimed_issuer(found[1].decode("ascii"))
 
 
@@ -264,18 +264,18 @@ class Sets(KnownDoor):
     )  # fmt: skip
     def post(self, request):
         """A SET (`typ: secevent+jwt`) by a registered key, `iss` the organization's code, `aud` this portal, one event:
-        `<portal>/secevent/consent-withdrawn` with `consent` (our id, or the name the organization gave us), or an operator's
-        `<portal>/secevent/subscription-ended` with `subscription`. The end counts at once and everybody else is told; the
+        `<portal>/secevent/consent-withdrawn` with `consent` (our id, or the name the organization gave us), or
+        `<portal>/secevent/subscription-ended` with `subscription` (an operator ends all of it, a source what it sends). The end counts at once and everybody else is told; the
         sender is not called back. The same SET again is 202 and changes nothing; its `jti` with another content is 409.
         Refusals also carry `err` and `description` (§2.3)."""
         raw, at = _raw(request), timezone.now()
         own = request.organization
-        message = _told_by(own, raw, at=at)
+        kind, message = _told_by(own, raw, at=at)
         if message.happened == "verification":
             inbound.heard(own, message, raw=raw, by=self.actor, at=at)
             return Response(status=202)
         try:
-            inbound.ended(own, message, kind=inbound.OURS, raw=raw, by=self.actor, at=at)
+            inbound.ended(own, message, kind=kind, raw=raw, by=self.actor, at=at)
         except inbound.Unknown as error:
             raise Problem("unknown-consent") from error
         return Response(status=202)
@@ -285,16 +285,16 @@ class Sets(KnownDoor):
         word = word or self.ERRORS.get(getattr(error, "reason", ""), "invalid_request")
         return {"err": word, "description": problems.title_of(status)}
 
-    def finalize_response(self, request, response, *args, **kwargs):
-        response = super().finalize_response(request, response, *args, **kwargs)
+    def handle_exception(self, exc):
+        response = super().handle_exception(exc)
         if response.status_code == 400:
-            response["Content-Type"] = (
+            response.content_type = (
                 "application/json"  # §2.3; the members of problem details are there as well
             )
         return response
 
 
-def _told_by(organization, raw: bytes, *, at) -> Inbound:
+def _told_by(organization, raw: bytes, *, at) -> tuple[str, Inbound]:
     """What a native partner's SET says. Raises BadSignature, BadInbound."""
     claims = signing.verify_jws(
         raw, jwks=organization_keys(organization, at=at), typ=signing.SET_TYP, issuer=organization.code,
@@ -307,10 +307,13 @@ def _told_by(organization, raw: bytes, *, at) -> Inbound:
         raise BadInbound("event", "not one event")
     ((uri, event),) = events.items()
     if uri == VERIFICATION:
-        return Inbound(jti=jti, issuer=organization.code, happened="verification")
+        return "", Inbound(jti=jti, issuer=organization.code, happened="verification")
     start = f"{settings.PORTAL_URL}/secevent/"
-    member = {f"{start}consent-withdrawn": "consent", f"{start}subscription-ended": "subscription"}.get(uri)
-    identifier = event.get(member) if member and isinstance(event, dict) else None
-    if not isinstance(identifier, str) or not 0 < len(identifier) <= 256:
+    member, kind = {
+        f"{start}consent-withdrawn": ("consent", inbound.OUR_CONSENT),
+        f"{start}subscription-ended": ("subscription", inbound.OUR_SUBSCRIPTION),
+    }.get(uri, ("", ""))
+    identifier = event.get(member) if isinstance(event, dict) else None
+    if not kind or not isinstance(identifier, str) or not 0 < len(identifier) <= 256:
         raise BadInbound("event", "no end that we know")
-    return Inbound(jti=jti, issuer=organization.code, happened="ended", identifier=identifier)
+    return kind, Inbound(jti=jti, issuer=organization.code, happened="ended", identifier=identifier)
