@@ -147,8 +147,8 @@ def _set(claims: dict, forge: str) -> str:
         head = {"alg": "ES256", "kid": key.thumbprint(), "typ": signing.SET_TYP}
         return jws.serialize_compact(head, json.dumps(claims).encode(), key, algorithms=["ES256"])
     if forge == "wrong_signature":
-        head, _payload, signature = signing.sign_set(claims).split(".")
-        return f"{head}.{_base64url(claims | {'txn': str(uuid.uuid4())})}.{signature}"
+        first, _payload, signature = signing.sign_set(claims).split(".")
+        return f"{first}.{_base64url(claims | {'txn': str(uuid.uuid4())})}.{signature}"
     return signing.sign_set(claims)
 
 
@@ -182,7 +182,8 @@ async def _offer(
     bout: Bout, message: Message, *, forge: str = "", skew: int = 0, slow: float = 0.0
 ) -> Answer:
     headers, body = _request(bout, message, forge=forge, skew=skew)
-    total, content = ANSWER_SECONDS, body
+    total: float = ANSWER_SECONDS
+    content: bytes | AsyncIterator[bytes] = body
     if slow:
         headers["Content-Length"] = str(len(body))
         total, content = slow + SLOW_ANSWER_SECONDS, _drip(body, slow)
@@ -339,7 +340,7 @@ def _not_taken(answers: Iterable[Answer]) -> str:
     return UNREACHABLE if any(answer.status is None for answer in answers) else NOT_TAKEN
 
 
-REFERENCES = {
+REFERENCES: dict[str, str] = {
     Channel.Protocol.KOREA: "provision",
     Channel.Protocol.REVOCATION: "token",
     Channel.Protocol.GRANTS: "grant",

@@ -58,6 +58,7 @@ STAFF = (
     Role("regulator", "regulator@portal.example", "한감독", datetime.date(1980, 1, 1), label="감독자 · regulator"),
     Role("regulator2", "regulator2@portal.example", "오감사", datetime.date(1982, 1, 1), label="둘째 감독자 · second regulator"),
     Role("FTDURU9001", "desk@portal.example", "서두루", datetime.date(1985, 1, 1), label="사업자 담당자, 두루미핀테크 · operator admin"),
+    Role("FTDURU9001", "desk3@portal.example", "고둘째", datetime.date(1988, 1, 1), label="둘째 담당자, 두루미핀테크 · its second admin"),
     Role("TRNARA9002", "desk2@portal.example", "나바퀴", datetime.date(1986, 1, 1), label="사업자 담당자, 나란바퀴(업무함) · operator admin without an API"),
 )  # fmt: skip
 

@@ -108,6 +108,7 @@ class Command(BaseCommand):
         self._play(story.Story(now=now, dice=random.Random(seed), keys=keys), persons)  # noqa: S311
         self._close_services()
         partners.hand_over_holdings()
+        partners.past_runs("FTDURU9001", now=now)
         self._switch_faults()
         signs = [*roles.values(), *cast.STAFF]
         partners.write_private(
