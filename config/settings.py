@@ -363,11 +363,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 20.0,
         "options": {"expires": 20},
     },
-    "ask what became of stops": {
-        "task": "consents.jobs.read_back",
-        "schedule": 20.0,
-        "options": {"expires": 20},
-    },
+    "ask what is held": {"task": "consents.jobs.discover", "schedule": 15.0, "options": {"expires": 15}},
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "erase whose hold has ended": {
         "task": "consents.jobs.erase",

@@ -6,6 +6,8 @@ from django.views.i18n import set_language
 from config import health
 from consents.views import (
     account,
+    asking,
+    cases,
     channels,
     desk,
     gym,
@@ -59,6 +61,7 @@ urlpatterns = [
     path("me/history/<uuid:event_id>/proof/", papers.entry_proof, name="entry_proof"),
     path("me/notices/", person.notices, name="notices"),
     path("me/notices/<uuid:pk>/", person.answer_notice, name="answer_notice"),
+    path("me/ask/", asking.ask_companies, name="ask_companies"),
     path("me/account/", account.account, name="account"),
     # the regulator
     path("oversight/", oversight.oversight, name="oversight"),
@@ -66,12 +69,19 @@ urlpatterns = [
     path("oversight/entries/<uuid:event_id>/reveal/", oversight.reveal, name="reveal"),
     path("oversight/entries/<uuid:event_id>/proof/", integrity.oversight_proof, name="oversight_proof"),
     path("oversight/overdue/", oversight.overdue, name="overdue"),
+    path("oversight/reconciliation/", cases.reconciliation, name="reconciliation"),
+    path("oversight/reconciliation/counts/", cases.reconciliation_counts, name="reconciliation_counts"),
+    path("oversight/reconciliation/<uuid:pk>/", cases.reconciliation_case, name="reconciliation_case"),
+    path("oversight/reconciliation/<uuid:pk>/settle/", cases.settle_case, name="settle_case"),
     path("oversight/integrity/", integrity.integrity, name="integrity"),
     path("oversight/integrity/consistency/", integrity.consistency, name="consistency"),
     path("oversight/integrity/check/", integrity.check_integrity, name="check_integrity"),
     path("oversight/integrity/acknowledge/", integrity.acknowledge_integrity, name="acknowledge_integrity"),
     # the operator's or source's admin
     path("desk/", desk.desk, name="desk"),
+    path("desk/cases/", cases.desk_cases, name="desk_cases"),
+    path("desk/cases/<uuid:pk>/", cases.desk_case, name="desk_case"),
+    path("desk/cases/<uuid:pk>/settle/", cases.desk_settle, name="desk_settle"),
     path("desk/deliveries/", desk.desk_deliveries, name="desk_deliveries"),
     path("desk/deliveries/<uuid:jti>/", desk.desk_delivery, name="desk_delivery"),
     path("desk/deliveries/<uuid:jti>/confirm/", desk.confirm_delivery, name="confirm_delivery"),

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from consents.models import (
+    Case,
     ChannelChange,
     Consent,
     ConsentRequest,
@@ -131,6 +132,17 @@ def own_consent(request, pk) -> Consent:
     return get_object_or_404(Consent.objects.select_related(*related), pk=pk, person=request.user)
 
 
+def any_case(pk) -> Case:
+    """Any case, for the regulator: behind pseudonyms."""
+    return get_object_or_404(Case.objects.select_related("organization", "subscription__service"), pk=pk)
+
+
+def organization_case(organization, pk) -> Case:
+    """One of this organization's own cases."""
+    rows = Case.objects.select_related("organization", "subscription__service")
+    return get_object_or_404(rows, pk=pk, organization=organization)
+
+
 def own_notice(request, pk) -> Notice:
     return get_object_or_404(Notice.objects.select_related("subscription"), pk=pk, person=request.user)
 
@@ -200,8 +212,8 @@ def navigation(request) -> dict:
     who = role(user) if user is not None else None
     links = {
         PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
-        REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue"), (_("기록 검증"), "integrity")],
-        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("전달 기록"), "desk_deliveries"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym")],
+        REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue"), (_("맞춰 보기"), "reconciliation"), (_("기록 검증"), "integrity")],
+        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("기록과 다른 일"), "desk_cases"), (_("전달 기록"), "desk_deliveries"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym")],
         None: [(pgettext("여럿", "마이데이터 회사"), "operators"), (pgettext("여럿", "서비스"), "services")],
     }[who]  # fmt: skip
     try:

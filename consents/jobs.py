@@ -6,6 +6,7 @@ from django.utils import timezone
 from consents import (
     accounts,
     channels,
+    discovery,
     escalation,
     gym,
     health,
@@ -34,6 +35,13 @@ def read_back() -> int:
     found = readback.run(now=timezone.now)
     mail.tell_contradicted(found)
     return len(found)
+
+
+@shared_task
+def discover() -> int:
+    """Ask organizations what they hold, of whoever is due or asked for it; returns how many answers came in."""
+    discovery.enrol(at=timezone.now())
+    return discovery.run(now=timezone.now)
 
 
 @shared_task

@@ -12,11 +12,11 @@ from itertools import islice
 
 from django.db import transaction
 
-from consents import ledger, messages, reports, speedbump, transfers
+from consents import cases, ledger, messages, reports, speedbump, transfers
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.ledger.entries import SEOUL
-from consents.models import Consent, Notice, Person, Subscription
+from consents.models import Case, Consent, Notice, Person, Subscription
 from consents.reports import Holding, Refused
 from providers.models import Organization, Scope, Service
 
@@ -225,6 +225,16 @@ def told(fresh: list[Subscription], consents: list[Consent]) -> list[ledger.Fact
 def _mismatch(person, row: Holding, service: Service, report: Report, *, by, at, subscription=None) -> None:
     """Tell the person that the operator says something else; nothing about the agreement changes."""
     report.mismatched += 1
+    kind, consent = _kind_of(row, subscription)
+    cases.open_case(
+        kind, service.organization, matter=f"{person.subject_id} {service.client_id} {row.source}",
+        stated={
+            "service": row.client_id, "source": row.source, "scopes": list(row.scopes),
+            "since_on": row.joined_on.isoformat(), "until_on": row.end_date.isoformat(), "says": "active",
+        },
+        known={"scopes": consent.scopes, "until_on": consent.until_on.isoformat(), "state": consent.state} if consent else {},
+        person=person, subscription=subscription, consent=consent, by=by, at=at,
+    )  # fmt: skip
     speedbump.raise_notice(
         person,
         speedbump.Reason(
@@ -238,6 +248,17 @@ def _mismatch(person, row: Holding, service: Service, report: Report, *, by, at,
         by=by,
         at=at,
     )
+
+
+def _kind_of(row: Holding, subscription: Subscription | None) -> tuple[str, Consent | None]:
+    """What sort of difference it is, and the consent that it is about. One query."""
+    if subscription is None:
+        return Case.Kind.ENDED_HERE, None
+    same = subscription.consents.filter(kind=Consent.Kind.TRANSFER, source__code=row.source)
+    consent = same.order_by("-granted_at", "-pk").first()
+    if consent is None:
+        return Case.Kind.UNKNOWN_HERE, None
+    return (Case.Kind.ENDED_HERE if consent.state == Consent.State.ENDED else Case.Kind.DIFFERS), consent
 
 
 def note_use(

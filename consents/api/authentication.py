@@ -96,6 +96,19 @@ class Consumer(permissions.BasePermission):
         return access.role(request.user) == access.PERSON
 
 
+class Regulator(permissions.BasePermission):
+    """A regulator, by session or by a token with the scope `oversight:read`."""
+
+    def has_permission(self, request, view) -> bool:
+        if not request.user.is_authenticated:
+            if request.auth is None:
+                return False
+            needs(view.scope, request=request)
+            raise Problem("forbidden")
+        needs(view.scope, request=request)
+        return access.role(request.user) == access.REGULATOR
+
+
 class Organization(permissions.BasePermission):
     """An organization's server whose token carries the view's `scope`."""
 

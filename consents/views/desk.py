@@ -17,6 +17,7 @@ from consents.actors import Actor
 from consents.forms import desk as forms
 from consents.queries import desk as queries
 from consents.queries import gym, paging, proofs
+from consents.queries.cases import open_of
 from consents.queries.duties import possible_steps
 from consents.views import papers
 
@@ -34,6 +35,7 @@ def desk(request):
         "rows": page.rows,
         "numbers": queries.numbers(own, at=at),
         "counted": queries.COUNTED,
+        "cases": open_of(own),
         "channel": queries.channel(own),
         "services": queries.services(own),
         "badge": gym.badge_of(own, at=at),

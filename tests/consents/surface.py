@@ -17,7 +17,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from consents import access, channels, gym, lifecycle, requests, speedbump
+from consents import access, cases, channels, gym, lifecycle, requests, speedbump
 from consents.actors import Actor
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
@@ -102,6 +102,7 @@ class Side:
     event: Any  # of the log, about the person
     change: Any  # of the operator's channel, asked by another admin
     run: Any  # of the gym, waiting
+    case: Any  # about the person, at the operator
     callers: dict[str, Caller]
     signer: Signer
     sessions: dict[str, str] = field(default_factory=dict)
@@ -152,6 +153,8 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "operators/<slug:code>": lambda side: side.service.organization.code,
     "log/tile/<path:path>": lambda side: "0/000",
     "oversight/entries/<uuid:event_id>": lambda side: side.event,
+    "oversight/reconciliation/<uuid:pk>": lambda side: side.case.pk,
+    "desk/cases/<uuid:pk>": lambda side: side.case.pk,
     "desk/channel/<uuid:pk>/rotate/": lambda side: side.change.channel_id,
     "desk/channel/<uuid:pk>": lambda side: side.change.pk,
     "desk/gym/channels/<uuid:pk>": lambda side: side.change.channel_id,
@@ -215,18 +218,23 @@ def side(app) -> Side:
         by=SYSTEM,
         at=at,
     )
+    case, _new = cases.open_case(
+        "ended_here", operator, matter=f"{ended.pk} {operator.code}", stated={"says": "active"}, known={},
+        person=person, subscription=ended, by=SYSTEM, at=at,
+    )  # fmt: skip
+    regulator = factories.MemberFactory(role="regulator", organization=None).person
     made = Side(
-        person=person, service=service, fresh=fresh, live=live, ended=ended,
+        case=case, person=person, service=service, fresh=fresh, live=live, ended=ended,
         consent=live.consents.filter(kind="transfer").first(), paused=paused, withdrawn=withdrawn,
         notice=person.notices.filter(answer="").first(),
         lodged=requests.lodge(organization=operator, service=service, by=Actor.organization(operator), at=at),
         delivery=also.deliveries.get(role="operator", event="subscription-ended"),
         evidence=ended.deliveries.get(role="operator", event="subscription-ended").evidence.get(),
         admin=factories.MemberFactory(organization=operator).person,
-        regulator=factories.MemberFactory(role="regulator", organization=None).person,
+        regulator=regulator,
         event=EntryIndex.objects.filter(person=person, typ="subscription.ended").first().event_id,
         change=change, run=gym.ask(change.channel, by=SYSTEM, at=at),
-        callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller()}, signer=signer,
+        callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller(), "regulator": Caller(token(app, regulator, ["oversight:read"]))}, signer=signer,
     )  # fmt: skip
     made.sign_in()
     publish()
@@ -293,6 +301,9 @@ FORMS: dict[str, Form] = {
     "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),
     "check_integrity": Form(lambda side: {}, button=True),
     "acknowledge_integrity": Form(lambda side: {"reason": "백업을 되살리다 생긴 일로 확인했어요."}),
+    "ask_companies": Form(lambda side: {}, button=True),
+    "settle_case": Form(lambda side: {"verb": "dispute", "reason": "회사의 답을 기다려요."}),
+    "desk_settle": Form(lambda side: {"verb": "dispute", "reason": "우리 쪽 기록을 다시 보고 있어요."}),
     "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
     "ask_channel": Form(lambda side: {"protocol": "desk"}),
     "approve_channel": Form(lambda side: {}, button=True),
@@ -326,16 +337,30 @@ BODIES: dict[str, Callable[[Side], Any]] = {
     "deliveries/<uuid:jti>/ack": lambda side: {},
     "channel/test": lambda side: {"which": "new"},
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
+    "transfers": lambda side: [
+        {
+            "key": "2026-0001", "subscription": str(side.live.pk), "consent": str(side.consent.pk), "scopes": ["bank.list"],
+            "at": timezone.now().isoformat(),
+        }
+    ],
+    "weekly-counts": lambda side: [
+        {
+            "week_on": "2026-01-04", "service": side.service.client_id, "source": side.consent.source.code, "consent_new": 0,
+            "consent_revoke": 0, "consent_own": 0,
+        }
+    ],
 }
 
 
 def caller_of(address: Address) -> str:
     """Which caller a JSON door is for."""
-    from consents.api.authentication import Consumer, Operator, Organization
+    from consents.api.authentication import Consumer, Operator, Organization, Regulator
 
     classes = address.view.cls.permission_classes
     if Consumer in classes:
         return "person"
+    if Regulator in classes:
+        return "regulator"
     return "organization" if {Operator, Organization} & set(classes) else "nobody"
 
 
