@@ -304,6 +304,63 @@ def test_only_outbound_opens_sockets():
     assert not found, "rule 6: outgoing sockets are opened by providers.outbound"
 
 
+# --- T20: nothing is learnt from how long a comparison takes ---------------------------------------------------------------------
+
+_SECRET = re.compile(
+    r"(?:^|_)(?:sig|signature|hmac|mac|token|secret|password|credential)s?(?:$|_)", re.IGNORECASE
+)
+# Comparisons of such names that leak nothing, each with its reason.
+NO_SECRET = {
+    ("consents/propagation.py", "lease_token"): "a lease is compared with what the database just answered to us",
+    ("consents/propagation.py", "tokens"): "the same line",
+    ("providers/wires/korea_line.py", "token"): "our own kept token with our own newer one: nobody else measures that",
+}  # fmt: skip
+
+
+def names_of(node: ast.AST) -> set[str]:
+    """The variable, attribute or key that an expression reads."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, ast.Attribute):
+        return {node.attr}
+    if isinstance(node, ast.Subscript):
+        key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        return names_of(node.value) | ({key} if isinstance(key, str) else set())
+    if isinstance(node, ast.Call):
+        return names_of(node.func) if isinstance(node.func, ast.Attribute) else set()
+    return set()
+
+
+def secrets_compared(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any(isinstance(sign, ast.Eq | ast.NotEq) for sign in node.ops):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(side, ast.Constant) for side in sides):
+                continue  # what stands in the source is no secret
+            for name in set().union(*(names_of(side) for side in sides)):
+                if _SECRET.search(name) and not name.isupper():  # a member of an enumeration names a kind
+                    yield node.lineno, name
+
+
+def test_secrets_are_compared_in_constant_time():
+    found = [
+        f"{path}:{line} {name}"
+        for path, tree, _text in modules("consents", "providers")
+        for line, name in secrets_compared(tree)
+        if not path.startswith("providers/sandbox/") and (path, name) not in NO_SECRET
+    ]
+    assert not found, "T20: hmac.compare_digest, or look it up by its digest"
+
+
+def test_the_rule_about_comparisons_finds_them():
+    for text in (
+        "given == secret", "self.token != other", 'row["signature"] == made', "expected_sig == sig", "a == channel.secrets[0]",
+    ):  # fmt: skip
+        assert list(secrets_compared(ast.parse(text))), text
+    for text in ("hmac.compare_digest(token, given)", "token is None", 'kind == "token"', "signal == design"):
+        assert not list(secrets_compared(ast.parse(text))), text
+
+
 # --- rule 9 and 10: names, sizes, leftovers --------------------------------------------------------------------------------------
 
 
