@@ -2,7 +2,21 @@
 
 from django.urls import include, path, re_path
 
-from consents.api import docs, evidence, grants, gym, inbound, operator, person, poll, proofs, public, transfers
+from consents.api import (
+    counts,
+    docs,
+    evidence,
+    grants,
+    gym,
+    inbound,
+    operator,
+    oversight,
+    person,
+    poll,
+    proofs,
+    public,
+    transfers,
+)
 from consents.api.doors import Nowhere
 
 v1 = [
@@ -40,8 +54,11 @@ v1 = [
     path("event-notifications", inbound.EventNotifications.as_view()),
     path("consents/result", inbound.KoreanResult.as_view()),
     path("transfers", transfers.Transfers.as_view()),
+    path("weekly-counts", counts.WeeklyCounts.as_view()),
     path("evidence", evidence.EvidenceDoor.as_view()),
     path("evidence/<str:jti>", evidence.OneEvidence.as_view()),
+    # the regulator
+    path("oversight/reconciliation", oversight.Reconciliation.as_view()),
     # the public
     path("operators", public.Operators.as_view()),
     path("services", public.Services.as_view()),

@@ -156,6 +156,12 @@ class Delivery(models.Model):
                 fields=["subscription", "organization", "id"],
                 condition=Q(state__in=["queued", "retrying"]),
             ),
+            # polling.offer: what one organization has not acknowledged, oldest first
+            models.Index(
+                name="unanswered_in_order",
+                fields=["organization", "id"],
+                condition=Q(received_at__isnull=True, closed_at__isnull=True),
+            ),
             # overdue list of the regulator and the desk's inbox
             models.Index(
                 name="open_obligations",
