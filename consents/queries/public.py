@@ -15,7 +15,7 @@ from django.utils.translation import get_language
 
 from consents.models import Subscription
 from consents.queries import scopes
-from providers import wording
+from providers import policy, wording
 from providers.models import Licence, Organization, Scope, Service, Terms, TermsItem
 from providers.models.organizations import OPEN_STATUSES
 
@@ -25,13 +25,25 @@ LEAGUE_REMEMBERED = 300  # seconds
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Half of the answers came within `median`, nineteen of twenty within `p95`."""
+
+    median: datetime.timedelta
+    p95: datetime.timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class League:
-    """How fast one operator answered stops of the last LEAGUE_DAYS: medians (None: never yet) and what is late now."""
+    """How fast one organization answered the stops of the last LEAGUE_DAYS, and how many of them are late now (percent).
+
+    None: fewer than MINIMUM_CELL such answers, which would say more about people than about the organization."""
 
     operator: Organization
-    received_median: datetime.timedelta | None
-    erased_median: datetime.timedelta | None
-    overdue: int
+    stops: int
+    received: Spread | None
+    stopped: Spread | None
+    erased: Spread | None
+    late: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,34 +247,46 @@ def _asked(
 
 # --- league table --------------------------------------------------------------------------------------------------------------
 
-_LEAGUE = """
-    SELECT organization_id,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY received_at - created_at) FILTER (WHERE received_at IS NOT NULL),
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY erased_at - created_at) FILTER (WHERE erased_at IS NOT NULL),
-           count(*) FILTER (WHERE closed_at IS NULL AND due_at < %(at)s)
+_SPREAD = """
+  percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM {step}_at - created_at))
+    FILTER (WHERE {step}_at IS NOT NULL AND {whose}), count({step}_at) FILTER (WHERE {whose})"""
+_LEAGUE = f"""
+    SELECT organization_id, count(*), count(*) FILTER (WHERE closed_at IS NULL AND due_at < %(at)s),
+      {_SPREAD.format(step="received", whose="true")}, {_SPREAD.format(step="stopped", whose="true")},
+      {_SPREAD.format(step="erased", whose="goal = 'erased'")}
       FROM consents_delivery
-     WHERE role = 'operator' AND goal <> 'received' AND created_at > %(since)s
+     WHERE goal <> 'received' AND replay_of_id IS NULL AND created_at > %(since)s
      GROUP BY organization_id
-"""
+"""  # noqa: S608 - our own names
 
 
 def league(*, at: datetime.datetime) -> list[League]:
-    """Operators that were told to stop lately: what is late first in the eye, then the quickest. Remembered for a while,
-    because it reads every stop of LEAGUE_DAYS."""
+    """Organizations that were told to stop lately: the smallest share of what is late first, then the quickest; who was told
+    too seldom to be judged comes last. Remembered for a while, because it reads every stop of LEAGUE_DAYS."""
     rows = cache.get("league")
     if rows is None:
         with connection.cursor() as cursor:
             cursor.execute(_LEAGUE, {"at": at, "since": at - datetime.timedelta(days=LEAGUE_DAYS)})
             rows = cursor.fetchall()
         cache.set("league", rows, LEAGUE_REMEMBERED)
+    least = policy.number("MINIMUM_CELL", on=at.date())
     known = Organization.objects.in_bulk([row[0] for row in rows]) if rows else {}
-    never = datetime.timedelta.max
-    lines = [
-        League(known[pk], received, erased, overdue) for pk, received, erased, overdue in rows if pk in known
+    return sorted((_judged(known[row[0]], row[1:], least) for row in rows if row[0] in known), key=_rank)
+
+
+def _judged(organization: Organization, row: tuple, least: int) -> League:
+    stops, late, *steps = row
+    spreads = [
+        Spread(*(datetime.timedelta(seconds=float(value)) for value in values)) if count >= least else None
+        for values, count in zip(steps[::2], steps[1::2], strict=True)
     ]
-    return sorted(
-        lines, key=lambda line: (line.overdue > 0, line.erased_median or never, line.received_median or never)
-    )
+    return League(organization, stops, *spreads, late=round(100 * late / stops) if stops >= least else None)
+
+
+def _rank(line: League) -> tuple:
+    never = datetime.timedelta.max
+    quick = [spread.median if spread else never for spread in (line.erased, line.stopped, line.received)]
+    return (line.late is None, line.late or 0, *quick, line.operator.code)
 
 
 # --- paging ----------------------------------------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from django.utils import timezone
 from consents import lifecycle
 from consents.actors import Actor
 from consents.models import Delivery
+from providers.models import Organization
 from tests.factories import (
     LicenceFactory,
     MemberFactory,
     OperatorFactory,
     OrganizationFactory,
+    PersonFactory,
     ServiceFactory,
     TermsFactory,
     joined,
@@ -23,6 +25,7 @@ from tests.factories import (
 )
 
 pytestmark = pytest.mark.django_db
+MINUTE = datetime.timedelta(minutes=1)
 
 
 @pytest.fixture(autouse=True)
@@ -185,21 +188,45 @@ def test_in_english_names_and_terms_are_english(visitor):
     assert "Who receives it" in text(page)
 
 
-def test_the_league_counts_stops_and_what_is_late(visitor, person):
-    at = timezone.now() - datetime.timedelta(days=3)
-    quick, late = joined(person, at=at), joined(person, at=at)
-    for subscription in (quick, late):
-        lifecycle.leave(subscription, erase=True, by=Actor.person(person), at=at)
-    told = Delivery.objects.filter(role="operator", goal="erased")
-    told.filter(subscription=quick).update(
-        state="erased", received_at=at + datetime.timedelta(minutes=1), erased_at=at + datetime.timedelta(hours=2),
-        stopped_at=at + datetime.timedelta(hours=1), closed_at=at + datetime.timedelta(hours=2), due_at=None,
-    )  # fmt: skip
-    league = visitor.get("/").context["league"]
-    assert [(line.operator, line.overdue) for line in league] == [(quick.operator, 0), (late.operator, 1)]
-    assert league[0].received_median == datetime.timedelta(minutes=1)
-    assert league[0].erased_median == datetime.timedelta(hours=2)
-    assert "2시간" in text(visitor.get(f"/operators/{quick.operator.code}/"))
+def answered(person, at, n: int, *, late: int = 0) -> Organization:
+    """An operator that was told to stop `n` times and answered after 1 min, 1 h, 2 h × its turn; `late` of them never did."""
+    service = offered()
+    for turn in range(1, n + 1):
+        subscription = joined(PersonFactory(), service, at)
+        lifecycle.leave(subscription, erase=True, by=Actor.person(subscription.person), at=at)
+        told = Delivery.objects.filter(role="operator", goal="erased", subscription=subscription)
+        if turn > late:
+            told.update(
+                state="erased", sent_at=at, received_at=at + turn * MINUTE, stopped_at=at + turn * 60 * MINUTE,
+                erased_at=at + turn * 120 * MINUTE, closed_at=at + turn * 120 * MINUTE, due_at=None,
+            )  # fmt: skip
+    return service.organization
+
+
+def test_the_league_counts_answers_and_what_is_late(visitor, person):
+    at = timezone.now() - datetime.timedelta(days=10)
+    quick = answered(person, at, 20)
+    slow = answered(person, at, 20, late=5)
+    lines = {line.operator: line for line in visitor.get("/operators/").context["league"]}
+    first = lines[quick]
+    assert (first.stops, first.late) == (20, 0)
+    assert first.received.median == 10.5 * MINUTE and abs(
+        first.received.p95 - 19.05 * MINUTE
+    ) < datetime.timedelta(seconds=1)
+    assert first.stopped.median == 10.5 * 60 * MINUTE and first.erased.median == 10.5 * 120 * MINUTE
+    assert lines[slow].late == 25
+    order = [line.operator for line in visitor.get("/operators/").context["league"]]
+    assert order.index(quick) < order.index(slow)
+    page = text(visitor.get(f"/operators/{slow.code}/"))
+    assert "25%" in page
+
+
+def test_few_answers_are_not_shown_in_the_league(visitor, person):
+    at = timezone.now() - datetime.timedelta(days=10)
+    few = answered(person, at, 9)
+    (line,) = [line for line in visitor.get("/operators/").context["league"] if line.operator == few]
+    assert (line.received, line.stopped, line.erased, line.late) == (None, None, None, None)
+    assert "10시간" not in text(visitor.get(f"/operators/{few.code}/"))
 
 
 def test_without_stops_there_is_no_league(visitor):
