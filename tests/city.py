@@ -21,6 +21,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from consents.demo import partners as demo
 from consents.models import Person
+from tests import factories
 from tests.partners import Partners, SandboxServer
 
 PEOPLE = 40
@@ -38,9 +39,10 @@ class City:
         return Person.objects.get(email=email)
 
     def session(self, email: str) -> str:
-        """The session cookie of somebody who signed in."""
-        client = Client()
-        client.force_login(self.person(email), backend="allauth.account.auth_backends.AuthenticationBackend")
+        """The session cookie of somebody who signed in just now."""
+        client, person = Client(), self.person(email)
+        client.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
+        factories.prove(client, person)
         return client.cookies["sid"].value
 
 

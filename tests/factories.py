@@ -1,6 +1,7 @@
 """Rows for tests, made the way the portal makes them: terms are published through the registry, joins through lifecycle."""
 
 import datetime
+import time
 
 import factory
 from allauth.idp.oidc.models import Client
@@ -248,3 +249,11 @@ def joined(
         by=Actor.person(person),
         at=at,
     )
+
+
+def prove(client, person: Person, *, ago: float = 0.0) -> None:
+    """The session of this browser says that its owner proved who they are `ago` seconds ago, as allauth notes it."""
+    session = client.session
+    session["account_authentication_methods"] = [{"method": "password", "at": time.time() - ago}]
+    session["account_authentication_methods_user"] = str(person.pk)
+    session.save()

@@ -10,7 +10,8 @@ from playwright.sync_api import Page
 
 from consents import requests, speedbump
 from consents.actors import Actor
-from consents.models import Consent, Delivery, EntryIndex, Subscription
+from consents.demo import partners
+from consents.models import Consent, Delivery, EntryIndex, GymRun, Subscription
 from consents.views.join import note_of_seeing
 from providers.models import Service
 from tests.browser.conftest import NARROW, WIDE, ZOOMED, Errors, context_of, sideways, violations
@@ -74,6 +75,13 @@ def desk_task(email: str) -> Address:
         return reverse("desk_delivery", args=[delivery.jti])
 
     return address
+
+
+@of_view("gym_run")
+def run_that_failed(city) -> str:
+    partners.past_runs("FTDURU9001", now=timezone.now())  # the seed knew no address yet that may be called
+    found = GymRun.objects.filter(organization__code="FTDURU9001").earliest("asked_at")
+    return reverse("gym_run", args=[found.pk])
 
 
 @of_view("consent_request")
@@ -140,10 +148,16 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "desk by hand": (DESK2, "/desk/", 200),
     "desk deliveries": (DESK, "/desk/deliveries/", 200),
     "desk delivery": (DESK2, desk_task(DESK2), 200),
+    "channel": (DESK, "/desk/channel/", 200),
+    "channel, another": (DESK, "/desk/channel/ask/", 200),
+    "gym": (DESK, "/desk/gym/", 200),
+    "gym, by hand": (DESK2, "/desk/gym/", 200),
+    "gym run": (DESK, run_that_failed, 200),
 }
 IN_ENGLISH_TOO = [
     "home", "service", "sign in", "sign up", "me", "subscription, still held", "end", "certificate", "history", "notices",
-    "speed bump", "ask", "oversight", "entry", "overdue", "integrity", "desk by hand", "not found",
+    "speed bump", "ask", "oversight", "entry", "overdue", "integrity", "desk by hand", "channel",
+    "channel, another", "gym", "gym run", "not found",
 ]  # fmt: skip
 
 

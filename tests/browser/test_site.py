@@ -12,6 +12,8 @@ WITHOUT_A_PAGE = {
     "tracker",  # inside the subscription; test_tracker.py
     "end_several",  # test_stop.py
     "reveal",  # test_official.py
+    "approve_channel", "withdraw_channel", "rotate_channel_key", "start_gym",
+    "gym_progress",  # inside the run
 }  # fmt: skip
 
 

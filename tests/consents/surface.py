@@ -6,7 +6,6 @@ parameter or a form nobody described fails there, so that a new page cannot be f
 
 import datetime
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,7 +122,7 @@ class Side:
         for rule, person in people.items():
             client = Client()
             client.force_login(person, backend=BACKEND)
-            prove(client, person)
+            factories.prove(client, person)
             self.sessions[rule] = client.cookies["sid"].value
         self.sessions[access.SIGNED_IN] = self.sessions[access.PERSON]
 
@@ -241,14 +240,6 @@ def side(app) -> Side:
     return made
 
 
-def prove(client: Client, person) -> None:
-    """The session says that its owner has proved who they are just now."""
-    session = client.session
-    session["account_authentication_methods"] = [{"method": "password", "at": time.time()}]
-    session["account_authentication_methods_user"] = str(person.pk)
-    session.save()
-
-
 def publish() -> None:
     """Everything written so far stands under the published checkpoint."""
     Sequencer().run()
@@ -339,14 +330,21 @@ BODIES: dict[str, Callable[[Side], Any]] = {
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
     "transfers": lambda side: [
         {
-            "key": "2026-0001", "subscription": str(side.live.pk), "consent": str(side.consent.pk), "scopes": ["bank.list"],
+            "key": "2026-0001",
+            "subscription": str(side.live.pk),
+            "consent": str(side.consent.pk),
+            "scopes": ["bank.list"],
             "at": timezone.now().isoformat(),
         }
     ],
     "weekly-counts": lambda side: [
         {
-            "week_on": "2026-01-04", "service": side.service.client_id, "source": side.consent.source.code, "consent_new": 0,
-            "consent_revoke": 0, "consent_own": 0,
+            "week_on": "2026-01-04",
+            "service": side.service.client_id,
+            "source": side.consent.source.code,
+            "consent_new": 0,
+            "consent_revoke": 0,
+            "consent_own": 0,
         }
     ],
 }

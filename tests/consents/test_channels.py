@@ -3,13 +3,9 @@
 import datetime
 import re
 import threading
-import time
 
 import pytest
-from allauth.account.internal.flows.login import (
-    _AUTHENTICATION_METHODS_USER_SESSION_KEY,
-    AUTHENTICATION_METHODS_SESSION_KEY,
-)
+from allauth.account.models import EmailAddress
 from django.core import mail
 from django.db import IntegrityError, connection, transaction
 from django.test import Client
@@ -49,10 +45,7 @@ def browser(person, *, signed_in: float | None = 0.0):
     made = Client()
     made.force_login(person, backend=BACKEND)
     if signed_in is not None:
-        session = made.session
-        session[AUTHENTICATION_METHODS_SESSION_KEY] = [{"method": "password", "at": time.time() - signed_in}]
-        session[_AUTHENTICATION_METHODS_USER_SESSION_KEY] = str(person.pk)
-        session.save()
+        factories.prove(made, person, ago=signed_in)
     return made
 
 
@@ -299,8 +292,6 @@ def test_signing_in_with_the_password_is_fresh_enough(own):
     person = factories.MemberFactory(organization=own).person
     person.set_password("a-very-good-password")
     person.save()
-    from allauth.account.models import EmailAddress
-
     EmailAddress.objects.create(user=person, email=person.email, verified=True, primary=True)
     site = Client()
     site.post(reverse("account_login"), {"login": person.email, "password": "a-very-good-password"})
