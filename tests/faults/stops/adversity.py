@@ -112,8 +112,7 @@ def three_days_down(world: World, rng: random.Random) -> Figures:
         check(len(tries) >= len(TABLE) + 1, f"{len(tries)} tries, the table has {len(TABLE) + 1}")
         for n, wanted in enumerate(TABLE):
             took = tries[n + 1] - tries[n]
-            off = abs(took - wanted) / wanted
-            worst = max(worst, off)
+            worst = max(worst, took - wanted)
             check(
                 wanted * (1 - JITTER) - STEP <= took <= wanted * (1 + JITTER) + STEP + BREAKER,
                 f"try {n + 2} came {took:.0f} s after the one before, the table says {wanted}",
@@ -125,7 +124,7 @@ def three_days_down(world: World, rng: random.Random) -> Figures:
     total = [told["tries"][jti][len(TABLE)] / 3600 for jti in mine]
     return {
         "messages": len(mine), "tries": len(TABLE) + 1, "hours": [round(min(total), 1), round(max(total), 1)],
-        "furthest_from_table": round(worst, 3), "caught_up": catch_up(world, victim, set(mine)),
+        "held_by_breaker": round(worst), "caught_up": catch_up(world, victim, set(mine)),
     }  # fmt: skip
 
 

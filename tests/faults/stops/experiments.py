@@ -28,7 +28,8 @@ def at_rest(world: World, **more: Any) -> Figures:
 def workers_are_killed(world: World, rng: random.Random, *, moments: tuple[str, ...] = ()) -> Figures:
     """One of two workers is killed between claim and send, between send and record, after recording; and one is frozen
     before it records, until the other has taken over and been acknowledged, and then wakes up."""
-    recovered = {}
+    usual, recovered = _usual(world, rng), {}
+    bound = 2 + max(SLACK, 3 * usual)
     for moment in moments or ("claimed", "sent", "recorded", "frozen"):
         world.arm("any", moment)
         crowd = load.Crowd(world, rng, load.acts(world, rng, 24), clients=4)
@@ -38,8 +39,8 @@ def workers_are_killed(world: World, rng: random.Random, *, moments: tuple[str, 
         world.comes_to_rest()
         recovered[moment] = round(time.monotonic() - since - world.lease, 1)
         check(
-            recovered[moment] < 2 + SLACK,
-            f"another took over {recovered[moment]} s after the lease of {victim}",
+            recovered[moment] < bound,
+            f"another took over {recovered[moment]} s after the lease of {victim}; without a fault it takes {usual} s",
         )
         if moment == "frozen":
             world.thaw(victim)
@@ -47,7 +48,15 @@ def workers_are_killed(world: World, rng: random.Random, *, moments: tuple[str, 
         else:
             world.again(victim)
         wait(lambda: all(map(world.ready, world.workers)), 60, world.last_words)
-    return at_rest(world, recovered=recovered)
+    return at_rest(world, recovered=recovered, usual=usual)
+
+
+def _usual(world: World, rng: random.Random) -> float:
+    """Seconds that as many acts take here and now when nothing breaks."""
+    started = time.monotonic()
+    load.Crowd(world, rng, load.acts(world, rng, 24), clients=4).join()
+    world.comes_to_rest()
+    return round(time.monotonic() - started, 1)
 
 
 def _struck(world: World, moment: str) -> str:
@@ -105,7 +114,10 @@ def _kill_web_at(world: World, rng: random.Random, victim: str, moment: str) -> 
 
 def broker_is_gone(world: World, rng: random.Random, *, absent: float = 30.0) -> Figures:
     """Emptied, then killed, then absent for half a minute: everybody is answered at once meanwhile, and the sweep finds it all."""
-    first = load.Crowd(world, rng, load.acts(world, rng, 20), clients=2)
+    load.Crowd(
+        world, rng, load.acts(world, rng, 4), clients=2
+    ).join()  # the first answers of a process are slow
+    first = load.Crowd(world, rng, load.acts(world, rng, 40), clients=2, rate=60 / absent)
     time.sleep(0.3)
     world.flush_broker()
     first.join()
@@ -115,9 +127,13 @@ def broker_is_gone(world: World, rng: random.Random, *, absent: float = 30.0) ->
     time.sleep(absent)
     crowd.join()
     world.revive_broker()
-    figures = at_rest(world, absent=round(time.monotonic() - gone, 1), slowest=round(crowd.slowest, 2))
+    absent, usual = round(time.monotonic() - gone, 1), round(first.slowest, 2)
+    figures = at_rest(world, absent=absent, slowest=round(crowd.slowest, 2), usual=usual)
     check(crowd.answered >= 60, f"only {crowd.answered} were answered while the broker was gone")
-    check(crowd.slowest < 1.0, f"an answer took {crowd.slowest:.1f} s while the broker was gone")
+    check(
+        crowd.slowest < max(1.0, 3 * usual),
+        f"an answer took {crowd.slowest:.1f} s while the broker was gone, before that {usual} s at most",
+    )
     return figures
 
 

@@ -67,7 +67,7 @@ class World:
     child's clock is wrong; `acks` the parties that acknowledge (default: every second one)."""
 
     def __init__(
-        self, template: Template, *, seed: int, mutant: str = "", lease: int = 4, forgetful: bool = False,
+        self, template: Template, *, seed: int, mutant: str = "", lease: int = 5, forgetful: bool = False,
         acks: set[str] | None = None, clocks: dict[str, float] | None = None, workers: int = 2, webs: int = 2,
         proxied: bool = False, policy: dict[str, int] | None = None,
     ) -> None:  # fmt: skip

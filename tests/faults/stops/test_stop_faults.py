@@ -3,10 +3,12 @@
 ./portal test -m stop_faults tests/faults/stops     FAULT_SEED=7 takes another course, FAULT_SEEDS=5 takes five
 """
 
+import json
 import os
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +21,13 @@ pytestmark = [pytest.mark.fault, pytest.mark.stop_faults, pytest.mark.timeout(40
 # What an experiment is, how its world is made, and what is shortened where it runs with every other test.
 ALWAYS = {
     "F01": (experiments.workers_are_killed, {}),
-    "F01-frozen": (experiments.worker_freezes_while_claiming, {}),
     "F02": (experiments.web_is_killed, {}),
     "F03": (experiments.broker_is_gone, {}),
     "F04": (experiments.database_crashes, {}),
     "F05": (experiments.everything_breaks, {}),
 }
 ASKED = {
+    "F01-frozen": (experiments.worker_freezes_while_claiming, {}),
     "F06": (adversity.operators_misbehave, {"lease": 45}),
     "F07": (adversity.three_days_down, {"workers": 0, "webs": 1, "policy": {"BREAKER_OPEN_SECONDS": 60}}),
     "F13-web-ahead": (adversity.clocks_differ, {"clocks": {"web-2": 3600, "worker-2": 61}}),
@@ -53,11 +55,21 @@ def template() -> Iterator[Template]:
 
 
 def run(name: str, template: Template, seed: int, mutant: str = "", **options) -> dict:
+    """The figures of one experiment; FAULT_KEEP names a folder in which they, the histories and the logs are kept."""
     experiment, world = EXPERIMENTS[name]
-    started = time.monotonic()
-    with World(template, seed=seed, mutant=mutant, **world) as made:
-        figures = experiment(made, random.Random(seed), **options)
-    return {"seed": seed, **figures, "seconds": round(time.monotonic() - started, 1)}
+    started, figures = time.monotonic(), {"name": name, "seed": seed, "mutant": mutant}
+    try:
+        with World(template, seed=seed, mutant=mutant, **world) as made:
+            figures |= experiment(made, random.Random(seed), **options)
+    except AssertionError as problem:
+        figures |= {"wrong": str(problem)[:1500]}
+        raise
+    finally:
+        figures["seconds"] = round(time.monotonic() - started, 1)
+        if keep := os.environ.get("FAULT_KEEP"):
+            with (Path(keep) / "figures.jsonl").open("a") as file:
+                file.write(json.dumps(figures) + "\n")
+    return figures
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
