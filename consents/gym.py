@@ -29,6 +29,7 @@ RUN_SECONDS = 120.0  # for all trials
 ACK_SECONDS = 60.0  # for acknowledgements after them
 QUIET_SECONDS = 3.0  # in which no acknowledgement of a forgery may come
 DEAD_AFTER = datetime.timedelta(minutes=6)  # more than a run can last
+KEPT = datetime.timedelta(days=30)  # message ids, as long as receivers keep theirs
 RUNS_A_DAY = 40  # of one organization
 TURNED_AWAY = 2  # acknowledgements of the storm that we answer with 503
 CLAIMING = 7305  # advisory lock
@@ -144,6 +145,8 @@ def finish(run: GymRun, *, results: list[dict], by: Actor, at: datetime.datetime
             days = policy.number("GYM_BADGE_DAYS", on=at.date())
             row.valid_until = at + datetime.timedelta(days=days)
         row.save(update_fields=["results", "finished_at", "passed", "valid_until"])
+        old = {"run__organization": row.organization_id, "run__finished_at__lte": at - KEPT}
+        GymMessage.objects.filter(**old).delete()
     return True
 
 

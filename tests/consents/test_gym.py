@@ -1,6 +1,7 @@
 """The gym: well-behaved servers pass, each kind of fault fails its trial, a badge counts for one channel at one address."""
 
 import asyncio
+import base64
 import datetime
 import json
 import threading
@@ -13,12 +14,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from consents import gym, trials
+from consents import gym, routes, trials
 from consents.actors import Actor
 from consents.models import Delivery, EntryIndex, GymMessage, GymRun, Subscription
 from consents.queries import gym as screens
 from providers import registry, signing
 from providers.models import Channel
+from providers.wires import push, revocation
 from tests import factories
 from tests.consents.api.conftest import of
 from tests.receivers import receiving
@@ -451,3 +453,75 @@ def test_acknowledging_a_trial_touches_no_delivery_and_the_storm_is_turned_away_
     assert api.post(f"deliveries/{made['storm'].pk}/ack", {}).status_code == 200
     made["storm"].refresh_from_db()
     assert made["storm"].asked == 4, "nothing is written after the run"
+
+
+# --- other protocols -------------------------------------------------------------------------------------------------------------
+
+
+def _wired(monkeypatch, receiver, organization, protocol, wire, **given) -> GymRun:
+    monkeypatch.setitem(routes.WIRES, protocol, wire)
+    registry.retire_channel(channel=organization.channels.get(), at=timezone.now())
+    registry.open_channel(
+        organization=organization, protocol=protocol, address=f"{receiver.address}/{organization.code}",
+        at=timezone.now(), **given,
+    )  # fmt: skip
+    return asked(organization)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("careful", [True, False])
+def test_a_receiver_of_pushed_sets_is_tried_with_sets(receiver_of, monkeypatch, careful):
+    organization, receiver = receiver_of
+
+    def answer(arrival):
+        if not careful:
+            return 202
+        try:
+            signing.verify_jws(
+                arrival.body, jwks=signing.public_jwks(), typ=signing.SET_TYP, issuer=settings.PORTAL_URL,
+                audience=[organization.code, f"{receiver.address}/{organization.code}"], now=int(timezone.now().timestamp()),
+            )  # fmt: skip
+        except signing.BadSignature as error:
+            return 400, {}, json.dumps({"err": "invalid_key" if error.reason == "kid" else "invalid_request"})
+        return 202
+
+    receiver.answer = answer
+    results = fought(_wired(monkeypatch, receiver, organization, "push", push))
+    assert set(results) == set(trials.names("push")) and not {"early", "late"} & set(results)
+    failed = {name for name, one in results.items() if one["passed"] is False}
+    assert failed == (set() if careful else {"wrong_signature", "unknown_key", "alg_none", "wrong_aud"})
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("answers", "failing"),
+    [
+        (lambda own: 200 if own else (401, {}, '{"error": "invalid_client"}'), {}),
+        (lambda own: 200, {"stranger": trials.TAKEN}),
+        (lambda own: (401, {}, '{"error": "invalid_client"}'), {"unknown": trials.NO_CREDENTIAL}),
+        (lambda own: 500, {"unknown": trials.NOT_TAKEN, "stranger": trials.NOT_TAKEN}),
+    ],
+)
+def test_where_we_end_by_name_an_unknown_name_and_a_stranger_are_tried(
+    receiver_of, monkeypatch, answers, failing
+):
+    organization, receiver = receiver_of
+    right = "Basic " + base64.b64encode(b"portal:sesame").decode()
+    receiver.answer = lambda arrival: answers(arrival.headers.get("authorization") == right)
+    run = _wired(
+        monkeypatch, receiver, organization, "revocation", revocation,
+        details={"client_id": "portal"}, credential="sesame",
+    )  # fmt: skip
+    results = fought(run)
+    assert {name: one["detail"] for name, one in results.items() if one["passed"] is False} == failing
+    assert set(results) == {"unknown", "stranger"}
+
+
+def test_old_messages_of_trials_are_forgotten(quiet):
+    at = timezone.now()
+    old = asked(quiet, at - datetime.timedelta(days=40))
+    GymMessage.objects.create(run=old, trial="good")
+    gym.finish(old, results=[], by=BY, at=at - datetime.timedelta(days=40))
+    assert GymMessage.objects.count() == 1
+    gym.finish(asked(quiet), results=[], by=BY, at=at)
+    assert not GymMessage.objects.exists() and GymRun.objects.count() == 2
