@@ -85,6 +85,7 @@ urlpatterns = [
     path("desk/deliveries/", desk.desk_deliveries, name="desk_deliveries"),
     path("desk/deliveries/<uuid:jti>/", desk.desk_delivery, name="desk_delivery"),
     path("desk/deliveries/<uuid:jti>/confirm/", desk.confirm_delivery, name="confirm_delivery"),
+    path("desk/deliveries/<uuid:jti>/replay/", desk.replay_delivery, name="replay_delivery"),
     path("desk/entries/<uuid:event_id>/receipt/", desk.desk_receipt, name="desk_receipt"),
     path("desk/entries/<uuid:event_id>/proof/", desk.desk_proof, name="desk_proof"),
     path("desk/channel/", channels.desk_channel, name="desk_channel"),

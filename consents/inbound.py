@@ -14,8 +14,7 @@ from django.db.models import Q
 
 from consents import answers, lifecycle, references
 from consents.actors import Actor
-from consents.models import Consent, Delivery, EndReason, Reference, Subscription
-from consents.models.idempotency import InboundMessage
+from consents.models import Consent, Delivery, EndReason, InboundMessage, Reference, Subscription
 from providers import wires
 from providers.models import Organization
 

@@ -11,13 +11,18 @@ import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from consents import propagation
 from consents.actors import Actor
 from consents.models import Delivery
+from consents.propagation import AlreadyWaiting
 from providers import policy
 from providers.models import ApiClient, Organization
 
+__all__ = ["AlreadyWaiting", "note_unreadable", "offer", "send_again", "waiting"]
+
 log = structlog.get_logger(__name__)
 
+REPLAYS_PER_MINUTE = 10  # that one organization may ask for
 LONGEST_ERROR = 300  # characters that are kept of what a receiver says
 
 
@@ -78,3 +83,11 @@ def note_unreadable(
     if noted:
         log.warning("message unreadable", jti=str(jti), organization=organization.code, code=code)
     return bool(noted)
+
+
+def send_again(delivery: Delivery, *, by: Actor, at: datetime.datetime) -> Delivery:
+    """An organization asks for a message once more: a new row, the same message. Raises AlreadyWaiting where it is on its way
+    or waits at the desk."""
+    if (delivery.replay_of or delivery).state == Delivery.State.MANUAL:
+        raise AlreadyWaiting(str(delivery.jti))
+    return propagation.replay(delivery, by=by, at=at)

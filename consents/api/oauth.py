@@ -15,8 +15,7 @@ from django.template.response import TemplateResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from consents import access
-from consents.api import limits
+from consents import access, limits
 from providers import signing
 
 PER_MINUTE = 600

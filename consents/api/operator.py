@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import access, answers, propagation, requests
+from consents import access, answers, polling, requests
 from consents.actors import Actor
 from consents.api import documents, limits, receipts, shapes
 from consents.api.authentication import Operator, Organization
@@ -23,7 +23,6 @@ from consents.api.paging import PageQuery, page
 from consents.models import Consent, ConsentRequest, Delivery, EntryIndex
 from providers.models import Service
 
-REPLAYS_PER_MINUTE = 10  # of one organization
 # Entries by which an organization's answers are logged.
 ANSWERS = ("delivery.received", "delivery.stopped", "delivery.erased", "erasure.refused")
 
@@ -195,10 +194,10 @@ class Replay(OrganizationDoor):
     @once
     def post(self, request, jti: uuid.UUID):
         """The same message under the same `jti` goes out once more, through the channel as it is now. Who has kept the id
-        does nothing twice. 409 while it is on its way anyway; at most 10 a minute."""
+        does nothing twice. 409 while it is on its way or waits at the desk; at most 10 a minute."""
         self.read(shapes.Nothing)
         first = access.organization_delivery(request.organization, jti)
-        limits.hold("replay", request.organization.code, most=REPLAYS_PER_MINUTE)
-        again = propagation.replay(first, by=self.actor, at=timezone.now())
+        limits.hold("replay", request.organization.code, most=polling.REPLAYS_PER_MINUTE)
+        again = polling.send_again(first, by=self.actor, at=timezone.now())
         shown = {"jti": (first.replay_of or first).jti, "replay": again.jti, "state": again.state}
         return Response(documents.Replayed(shown).data, 202)

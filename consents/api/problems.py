@@ -15,7 +15,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.parsers import BaseParser
 from rest_framework.response import Response
 
-from consents import answers, inbound, lifecycle, propagation, requests
+from consents import answers, inbound, lifecycle, polling, requests
 from providers import signing, wires
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ TYPES = {
     "wrong-order": (409, _("되돌아가는 답은 받을 수 없어요."), _("전달 상태는 앞으로만 가요.")),
     "outdated-version": (409, _("지난 판에 대한 답이에요."), _("전달에 적힌 version으로 다시 서명해 주세요.")),
     "message-id-reused": (409, _("같은 jti로 다른 내용이 이미 왔어요."), _("메시지마다 새 jti를 써 주세요.")),
-    "already-waiting": (409, _("이미 보내는 중이에요."), _("보내는 중인 전달은 다시 보내지 않아요.")),
+    "already-waiting": (409, _("이미 보내는 중이에요."), _("보내는 중이거나 업무함에서 기다리는 전달은 다시 보내지 않아요.")),
     "unknown-consent": (400, _("끝낼 수 있는 동의가 아니에요."), _("없거나 다른 회사의 것이에요.")),
     "unknown-arrangement": (422, _("알지 못하는 약정이에요(Invalid Consent Arrangement)."), _("없거나 다른 회사의 것이에요.")),
     "evidence-id-reused": (409, _("같은 jti로 다른 증거가 이미 있어요."), _("증거마다 새 jti를 써 주세요.")),
@@ -87,7 +87,7 @@ OF_DOMAIN = {
     inbound.Unknown: "not-found",
     inbound.Reused: "message-id-reused",
     wires.BadInbound: "bad-signature",
-    propagation.AlreadyWaiting: "already-waiting",
+    polling.AlreadyWaiting: "already-waiting",
     OperationalError: "try-again",
     RequestDataTooBig: "too-large",
     Http404: "not-found",

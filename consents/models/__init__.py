@@ -2,7 +2,7 @@
 
 from .agreements import Consent, ConsentRequest, EndReason, Erasure, Subscription
 from .channels import ChannelChange, GymMessage, GymRun
-from .idempotency import IdempotencyKey
+from .idempotency import IdempotencyKey, InboundMessage
 from .ledger import (
     Cosignature,
     Disclosure,
@@ -37,6 +37,7 @@ __all__ = [
     "GymMessage",
     "GymRun",
     "IdempotencyKey",
+    "InboundMessage",
     "Inquiry",
     "Leaf",
     "LedgerEntry",

@@ -12,9 +12,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from consents import access, answers
+from consents import access, answers, limits, polling
 from consents.actors import Actor
 from consents.forms import desk as forms
+from consents.forms.channels import Button
 from consents.queries import desk as queries
 from consents.queries import gym, paging, proofs
 from consents.queries.cases import open_of
@@ -94,6 +95,25 @@ def confirm_delivery(request, jti):
     if form.cleaned_data["back"] == "desk_delivery":
         return redirect("desk_delivery", jti=jti)
     return redirect("desk")
+
+
+@access.operator_admin
+@require_POST
+def replay_delivery(request, jti):
+    own = request.user.organization
+    delivery = access.organization_delivery(own, jti)
+    if not Button(request.POST).is_valid():
+        raise BadRequest
+    if limits.too_often("replay", own.code, most=polling.REPLAYS_PER_MINUTE):
+        messages.info(request, _("다시 보내기가 너무 잦아요. 1분 뒤에 다시 해 주세요."))
+        return redirect("desk_delivery", jti=jti)
+    try:
+        polling.send_again(delivery, by=Actor.organization(own, member=request.user), at=timezone.now())
+    except polling.AlreadyWaiting:
+        messages.info(request, _("이미 보내는 중이에요. 다시 보내지 않았어요."))
+    else:
+        messages.success(request, _("같은 메시지를 다시 보내요. 번호(jti)도 같아요."))
+    return redirect("desk_delivery", jti=jti)
 
 
 @access.operator_admin

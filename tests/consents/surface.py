@@ -169,6 +169,8 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "api/v1/services/<slug:slug>": lambda side: side.service.slug,
     "api/v1/consent-requests/<uuid:pk>": lambda side: side.lodged.pk,
     "api/v1/consents/<uuid:pk>": lambda side: side.consent.pk,
+    "api/v1/deliveries/<uuid:jti>/replay": lambda side: side.evidence.delivery.jti,
+    "api/v1/grants/<uuid:pk>": lambda side: side.consent.pk,
     "api/v1/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
     "api/v1/evidence/<str:jti>": lambda side: side.evidence.jti,
 }
@@ -295,6 +297,7 @@ FORMS: dict[str, Form] = {
     "ask_companies": Form(lambda side: {}, button=True),
     "settle_case": Form(lambda side: {"verb": "dispute", "reason": "회사의 답을 기다려요."}),
     "desk_settle": Form(lambda side: {"verb": "dispute", "reason": "우리 쪽 기록을 다시 보고 있어요."}),
+    "replay_delivery": Form(lambda side: {}, button=True),
     "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
     "ask_channel": Form(lambda side: {"protocol": "desk"}),
     "approve_channel": Form(lambda side: {}, button=True),
@@ -315,6 +318,24 @@ def _joining(side: Side) -> dict:
     }
 
 
+def _pushed(side: Side) -> str:
+    """A SET by which the operator ends a consent of its own."""
+    claims = {
+        "iss": side.service.organization.code, "aud": "http://127.0.0.1:8000", "iat": int(timezone.now().timestamp()),
+        "jti": "pushed", "events": {"http://127.0.0.1:8000/secevent/consent-withdrawn": {"consent": str(side.consent.pk)}},
+    }  # fmt: skip
+    return side.signer.sign(claims, typ="secevent+jwt")
+
+
+# Doors that read what came byte by byte, and the type it has: tests/consents/api/ sweeps them one by one.
+OWN_BYTES = {
+    "evidence": "application/jwt",
+    "sets": "application/secevent+jwt",
+    "event-notifications": "application/jwt",
+    "arrangements/revoke": "application/x-www-form-urlencoded",
+    "consents/result": "application/json",
+}
+
 # JSON door (path) → what an honest caller sends.
 BODIES: dict[str, Callable[[Side], Any]] = {
     "me/subscriptions:end": lambda side: {"subscriptions": [str(side.live.pk)], "erase": True},
@@ -327,6 +348,18 @@ BODIES: dict[str, Callable[[Side], Any]] = {
     "consent-requests": lambda side: {"service": side.service.client_id},
     "deliveries/<uuid:jti>/ack": lambda side: {},
     "channel/test": lambda side: {"which": "new"},
+    "deliveries/<uuid:jti>/replay": lambda side: {},
+    "sets": _pushed,
+    "sets/poll": lambda side: {},
+    "event-notifications": lambda side: _pushed(side),
+    "arrangements/revoke": lambda side: f"cdr_arrangement_jwt={_pushed(side)}",
+    "consents/result": lambda side: {
+        "type": "02",
+        "result_code": "00000",
+        "result_msg": "성공",
+        "tx_id": "RO_1",
+        "user_ci": "Q0k=",
+    },
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
     "transfers": lambda side: [
         {
@@ -353,13 +386,14 @@ BODIES: dict[str, Callable[[Side], Any]] = {
 def caller_of(address: Address) -> str:
     """Which caller a JSON door is for."""
     from consents.api.authentication import Consumer, Operator, Organization, Regulator
+    from consents.api.grants import Party
 
     classes = address.view.cls.permission_classes
     if Consumer in classes:
         return "person"
     if Regulator in classes:
         return "regulator"
-    return "organization" if {Operator, Organization} & set(classes) else "nobody"
+    return "organization" if {Operator, Organization, Party} & set(classes) else "nobody"
 
 
 # --- the database, to the byte ---------------------------------------------------------------------------------------------------

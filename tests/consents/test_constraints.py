@@ -21,6 +21,7 @@ from consents.models import (
     Evidence,
     GymRun,
     IdempotencyKey,
+    InboundMessage,
     Lookup,
     Notice,
     Transfer,
@@ -356,6 +357,10 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE consents_idempotencykey SET key = ''",
         "UPDATE consents_idempotencykey SET actor = ''",
     ],
+    "inbound_message_counts_once": [
+        "INSERT INTO consents_inboundmessage (organization_id, jti, digest, at) "
+        "SELECT organization_id, jti, 'other', now() FROM consents_inboundmessage"
+    ],
     # the log
     "event_entry_check": [
         "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (gen_random_uuid(), 'x', 'consent.granted')",
@@ -526,6 +531,7 @@ def rows(person, me, now) -> dict:
     moved = {"organization": service.organization, "channel": channel, "asked_by": admin, "asked_at": now}
     ChannelChange.objects.create(**moved)
     GymRun.objects.create(**moved, address="https://x.example/")
+    InboundMessage.objects.create(organization=service.organization, jti="in-1", digest="", at=now)
     with transaction.atomic():
         (entry,) = ledger.append([Fact("person.erased", fields={"cnt": 1})], by=Actor.system("test"), at=now)
     return {

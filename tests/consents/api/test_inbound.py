@@ -17,8 +17,7 @@ from django.utils import timezone
 from consents import inbound, lifecycle, references
 from consents.actors import Actor
 from consents.api import inbound as doors
-from consents.models import Consent, Delivery, EntryIndex, Notice, Subscription
-from consents.models.idempotency import InboundMessage
+from consents.models import Consent, Delivery, EntryIndex, InboundMessage, Notice, Subscription
 from providers import registry
 from tests import factories
 
