@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce
 from consents import ledger
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.models import Consent, Delivery, Evidence, Subscription
+from consents.models import Consent, Delivery, Evidence, Reissue, Subscription
 from consents.propagation import RANK, advance, write_entry
 
 
@@ -106,7 +106,7 @@ def _own(jti: uuid.UUID, organization) -> Delivery:
     # The subscription is locked first, as in lifecycle: one order of locks, no deadlock.
     subscription = (
         Subscription.objects.select_for_update(no_key=True, of=("self",))
-        .filter(deliveries__jti=jti, deliveries__organization=organization)
+        .filter(deliveries__jti=(jti := first_id(jti)), deliveries__organization=organization)
         .first()
     )
     if subscription is None:
@@ -116,6 +116,11 @@ def _own(jti: uuid.UUID, organization) -> Delivery:
         .select_related("organization", "subscription__operator", "subscription__person", "consent")
         .get(jti=jti)
     )
+
+
+def first_id(jti: uuid.UUID) -> uuid.UUID:
+    """The delivery's own id, where the message was signed anew under this one."""
+    return Reissue.objects.filter(jti=jti).values_list("delivery__jti", flat=True).first() or jti
 
 
 def _close_replays(delivery: Delivery, *, at) -> None:

@@ -11,7 +11,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from consents import propagation
+from consents import propagation, routes
 from consents.actors import Actor
 from consents.models import Delivery
 from consents.propagation import AlreadyWaiting
@@ -60,8 +60,9 @@ def offer(
         rows = list(_due(organization, at=at).select_related("replay_of")[: most + 1])
         given = rows[:most]
         Delivery.objects.filter(pk__in=[row.pk for row in given]).update(offered_at=at)
-    messages = {str(row.replay_of.jti if row.replay_of else row.jti): row.set_compact for row in given}
-    return messages, len(rows) > most
+    newest = routes.reissued(given)
+    said = [newest.get(row.replay_of_id or row.pk) or row.replay_of or row for row in given]
+    return {str(one.jti): one.set_compact for one in said}, len(rows) > most
 
 
 def note_unreadable(

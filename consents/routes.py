@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from consents import references
-from consents.models import Delivery
+from consents.models import Delivery, Reissue
 from providers import registry, wires
 from providers.models import Channel, ChannelKey
 from providers.wires import cdr, grants, korea, native, push, revocation, uk
@@ -67,15 +67,21 @@ def public_keys(channel: Channel) -> dict[str, Any]:
 
 
 def letters(deliveries: Iterable[Delivery]) -> dict[int, wires.Message]:
-    """Each delivery as the message its wire sends, by primary key: one query. A replay goes out under the id of the first."""
+    """Each delivery as the message its wire sends, by primary key: two queries. A replay goes out under the id of the first,
+    and what was signed anew under its newest id."""
     rows = list(deliveries)
     known = references.of_deliveries(rows)
-    return {
-        row.pk: wires.Message(
-            jti=str(row.replay_of.jti if row.replay_of else row.jti),
-            body=row.body.encode(),
-            references=known[row.pk],
-            handle=row.handle,
+    newest = reissued(rows)
+    found = {}
+    for row in rows:
+        said = newest.get(row.replay_of_id or row.pk) or row.replay_of or row
+        found[row.pk] = wires.Message(
+            jti=str(said.jti), body=said.body.encode(), references=known[row.pk], handle=row.handle
         )
-        for row in rows
-    }
+    return found
+
+
+def reissued(deliveries: Iterable[Delivery]) -> dict[int, Reissue]:
+    """The newest signing of each message that was signed anew, by the delivery's primary key: one query."""
+    firsts = {row.replay_of_id or row.pk for row in deliveries}
+    return {one.delivery_id: one for one in Reissue.objects.filter(delivery__in=firsts).order_by("pk")}

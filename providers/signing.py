@@ -1,7 +1,6 @@
 """The portal's signing keys, and every signature it makes or checks: SETs, receipts, webhooks, evidence.
 
-Rotation of a signing key: put the new one beside the old as `set.next.pem` (published, not yet used), a day later
-rename the old to `set.<any name>.pem` (still published), the new to `set.pem`, and restart.
+How they are rotated is in `keyring`.
 """
 
 import base64
@@ -45,6 +44,8 @@ __all__ = [
     "BadSignature",
     "MachineSecretHasher",
     "derived_key",
+    "kid_of",
+    "new_key",
     "new_webhook_secret",
     "pseudonym",
     "public_jwks",
@@ -95,8 +96,14 @@ class BadSignature(Exception):
 # Keys
 
 
-def _new_ec() -> bytes:
+def new_key() -> bytes:
+    """A fresh private key (P-256) for SETs or receipts, as PEM."""
     return _pem(generate_private_key(SECP256R1()))
+
+
+def kid_of(pem: bytes) -> str:
+    """The RFC 7638 thumbprint of a key of `new_key`, which is its name in our JWKS."""
+    return _ec_key(pem)[1]
 
 
 def _new_ed25519() -> bytes:
@@ -153,7 +160,7 @@ def sign_certificate(claims: dict) -> str:
 
 
 def _sign_paper(typ: str, claims: dict) -> str:
-    pem = key_file("receipt.pem", _new_ec)
+    pem = key_file("receipt.pem", new_key)
     header, payload = _to_sign(pem, typ, claims)
     content = f"{_base64url(json.dumps(header, separators=(',', ':')).encode())}.{_base64url(payload)}"
     key = load_pem_private_key(pem, None)
@@ -173,7 +180,7 @@ def sign_cdr(claims: dict) -> str:
 
 
 def _sign(purpose: str, typ: str, claims: dict) -> str:
-    pem = key_file(f"{purpose}.pem", _new_ec)
+    pem = key_file(f"{purpose}.pem", new_key)
     header, payload = _to_sign(pem, typ, claims)
     return jws.serialize_compact(header, payload, _ec_key(pem)[0], algorithms=["ES256"])
 
@@ -192,7 +199,7 @@ def public_jwks() -> dict:
     still lie in the folder. `kid` is the RFC 7638 thumbprint."""
     keys: dict[str, dict] = {}
     for purpose in ("set", "receipt"):
-        for pem in _published(purpose, _new_ec):
+        for pem in _published(purpose, new_key):
             key, kid = _ec_key(pem)
             keys[kid] = {**key.as_dict(private=False), "kid": kid, "use": "sig", "alg": "ES256"}
     for pem in _published("cdr", _new_rsa):

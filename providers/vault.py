@@ -57,6 +57,11 @@ def _key_file(directory: str, name: str, make: Callable[[], bytes]) -> bytes:
     return path.read_bytes()
 
 
+def forget_keys() -> None:
+    """Read key files afresh from now on, in this process."""
+    _key_file.cache_clear()
+
+
 def _new_secret() -> bytes:
     return randomness.token_bytes(32)
 

@@ -194,7 +194,7 @@ def _delivery(organization, claims: dict) -> Delivery:
         organization=organization, txn=claims["txn"], subscription=claims["subscription"]
     )
     if claims.get("delivery"):
-        own = own.filter(jti=uuid.UUID(str(claims["delivery"])))
+        own = own.filter(jti=answers.first_id(uuid.UUID(str(claims["delivery"]))))
     delivery = get_object_or_404(own)
     if claims["version"] < delivery.version:
         raise Problem("outdated-version")

@@ -15,7 +15,7 @@ from .ledger import (
     Verification,
 )
 from .notices import Notice
-from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference
+from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference, Reissue
 from .people import Member, Person
 from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCount
 
@@ -48,6 +48,7 @@ __all__ = [
     "PersonKey",
     "Promise",
     "Reference",
+    "Reissue",
     "SignedCheckpoint",
     "Subscription",
     "Transfer",

@@ -178,6 +178,22 @@ class Delivery(models.Model):
         return str(self.jti)
 
 
+class Reissue(models.Model):
+    """A delivery's message signed anew under a new id, because the key it was signed with is not ours alone any more."""
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="reissues")
+    jti = models.UUIDField(unique=True)
+    body = models.TextField(help_text="native body, sent as these bytes from now on")
+    set_compact = models.TextField(help_text="the signed SET inside it, with `replaces`")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return str(self.jti)
+
+
 class Reference(models.Model):
     """The other side's own name for what a person agreed there: an arrangement, a grant, a token, a provision, their CI.
 
