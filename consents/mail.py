@@ -62,6 +62,7 @@ def tell_contradicted(checks: list[Check]) -> int:
     letters = [
         _contradicted(member.person, owner[member.organization_id])
         for member in members.order_by("pk")[:MOST]
+        if member.organization_id
     ]
     try:
         return mail.get_connection().send_messages(letters) or 0 if letters else 0

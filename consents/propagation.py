@@ -9,6 +9,7 @@ import datetime
 import random
 import time
 import uuid
+from typing import Any
 
 import structlog
 from celery import current_app
@@ -192,7 +193,7 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
     """Lease up to `limit` due rows to this worker, oldest first, in order per subscription and party, and never more of one
     organization than may be under way there at once, whichever worker has them."""
     on = at.date()
-    bounds = {
+    bounds: dict[str, Any] = {
         "at": at,
         "until": at + datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=on)),
         "limit": limit,

@@ -198,7 +198,7 @@ class Grant(serializers.Serializer):
     def get_scopes(self, shown) -> list[dict]:
         consent = shown["consent"]
         resource = [consent.source.code] if consent.source else []
-        return GrantScope([{"scope": " ".join(consent.scopes), "resource": resource}], many=True).data
+        return list(GrantScope([{"scope": " ".join(consent.scopes), "resource": resource}], many=True).data)
 
     def get_claims(self, shown) -> list[str]:
         return []

@@ -276,11 +276,12 @@ def league(*, at: datetime.datetime) -> list[League]:
 
 def _judged(organization: Organization, row: tuple, least: int) -> League:
     stops, late, *steps = row
-    spreads = [
+    received, stopped, erased = (
         Spread(*(datetime.timedelta(seconds=float(value)) for value in values)) if count >= least else None
         for values, count in zip(steps[::2], steps[1::2], strict=True)
-    ]
-    return League(organization, stops, *spreads, late=round(100 * late / stops) if stops >= least else None)
+    )
+    share = round(100 * late / stops) if stops >= least else None
+    return League(organization, stops, received, stopped, erased, share)
 
 
 def _rank(line: League) -> tuple:
