@@ -34,6 +34,10 @@ class Refused(Exception):
         self.err = err
 
 
+class Unknown(Exception):
+    """Not a message but a question, which we do not answer."""
+
+
 class Later(Exception):
     """The keys cannot be had just now."""
 
@@ -61,7 +65,7 @@ class Operator:
         if mood == "errors" or (mood == "flaky" and dice > 0.8):
             return self.later(given, self.rng.choice([429, 500, 503]))
         raw = await request.read()
-        self.note("probe" if b'"verification"' in raw[-40:] + raw[:40] else "post", given)
+        self.note("post" if b'"set":' in raw else "probe", given)
         if mood == "hangs":
             await asyncio.sleep(120)
             return hang_up(request)
@@ -72,6 +76,8 @@ class Operator:
         except Refused as refusal:
             self.note("refused", given, f"{refusal.err}: {refusal}")
             return web.json_response({"err": refusal.err}, status=400)
+        except Unknown:
+            return web.json_response({"err": "invalid_request"}, status=400)
         except Later:
             return self.later(given, 503)
         self.act(message)
@@ -98,6 +104,8 @@ class Operator:
         body = json.loads(raw)
         if body["type"] == "verification":
             return {"state": body["data"]["state"]}
+        if "set" not in body["data"]:
+            raise Unknown
         message = await self.opened(body["data"]["set"])
         if message["jti"] != headers["webhook-id"]:
             raise Refused("invalid_request", "the SET has another id than the webhook")
@@ -195,6 +203,7 @@ class City:
         self.control_port = told["control"]
         self.tasks: set[asyncio.Task] = set()
         self.polls: set[str] = set()
+        self.polling: list[asyncio.Future] = []
         self._turn = 0
 
     def spawn(self, work: Any) -> None:
@@ -224,8 +233,7 @@ class City:
                 self.operators[code].secrets = [secret, *self.operators[code].secrets][:2]
             if "polls" in told:
                 fresh, self.polls = set(told["polls"]) - self.polls, set(told["polls"])
-                for code in fresh:
-                    self.spawn(self.operators[code].poll())
+                self.polling = [asyncio.ensure_future(self.operators[code].poll()) for code in fresh]
         door = "door" in told and await self.door()
         return web.json_response({"acks_owed": len(self.tasks), "door": door})
 

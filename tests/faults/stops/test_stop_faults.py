@@ -38,6 +38,15 @@ ASKED = {
     "F15": (adversity.answers_are_lost, {"lease": 20, "proxied": True}),
 }
 EXPERIMENTS = ALWAYS | ASKED
+# What is broken today, each with its reproduction: the experiment itself.
+BROKEN = {
+    "F01-frozen": "a worker that stands still inside a claim keeps the claim's lock, and nothing is sent to anybody",
+    "F06": "read-backs of an operator that hangs occupy every process of every worker, and deliveries wait behind them",
+    "F13-web-ahead": "a message is due by the clock of the web process that accepted it, an hour late by everybody else's",
+    "F13-web-behind": "a promise is due by the clock of the web process that gave it, and the monitor finds it broken",
+    "F13-worker-ahead": "a worker an hour ahead is refused by every receiver, takes each message for older than the hour that "
+    "it waits for keys, and gives it up",
+}
 # The words are from the complaint: an experiment that fails for another reason has not found the mutant.
 FOUND = [
     ("F01", "forgets_the_source", {"moments": ("claimed",)}, "is owed to .*, not to"),
@@ -46,6 +55,12 @@ FOUND = [
     ("F06", "silence_is_an_answer", {"rounds": 1, "healthy": False}, "lost: "),
     ("F02", "watermark", {"rounds": 1}, "still wait and were never tried"),
 ]
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    if name in BROKEN:
+        return [pytest.mark.xfail(raises=Wrong, strict=True, reason=BROKEN[name])]
+    return [pytest.mark.always] if name in ALWAYS else []
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +88,7 @@ def run(name: str, template: Template, seed: int, mutant: str = "", **options) -
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.always] if name in ALWAYS else []) for name in EXPERIMENTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in EXPERIMENTS])
 def test_every_stop_arrives(name, seed, template, record_property):
     figures = run(name, template, seed)
     record_property("figures", figures)
