@@ -115,7 +115,7 @@ def verify_inbound(
         happened="ended",
         identifier=_consent(events, revoked),
         reason=reason[:128] if isinstance(reason, str) else "",
-        at=int(happened) if isinstance(happened, int) and _is_past(happened, now) else None,
+        at=int(happened) if isinstance(happened, int | float) and _is_past(happened, now) else None,
     )
 
 
