@@ -117,7 +117,7 @@ def broker_is_gone(world: World, rng: random.Random, *, absent: float = 30.0) ->
     load.Crowd(
         world, rng, load.acts(world, rng, 4), clients=2
     ).join()  # the first answers of a process are slow
-    first = load.Crowd(world, rng, load.acts(world, rng, 40), clients=2, rate=60 / absent)
+    first = load.Crowd(world, rng, load.acts(world, rng, 30), clients=2, rate=4)
     time.sleep(0.3)
     world.flush_broker()
     first.join()
