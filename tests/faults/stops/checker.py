@@ -74,6 +74,7 @@ class Judge:
         self._journal()
         self._looks()
         self._log()
+        self._jobs()
         delays = sorted(delay for found in self.report.delays.values() for _, delay in found)
         if delays:
             self.report.p50, self.report.p99 = (
@@ -245,3 +246,11 @@ class Judge:
                 self.complain(f"the log says of {jti}: {', '.join(steps)}")
             elif sorted(known, key=rank.__getitem__) != known:
                 self.complain(f"the log goes backwards about {jti}: {', '.join(steps)}")
+
+    def _jobs(self) -> None:
+        """What the database had to refuse a job. A crash is no refusal."""
+        for name in self.world.workers:
+            for path in sorted((self.world.home / "log").glob(f"{name}*.log")):
+                for line in path.read_text(errors="replace").splitlines():
+                    if "raised unexpected: IntegrityError" in line:
+                        self.complain(f"{name} was refused: {line.partition('IntegrityError')[2][:120]}")

@@ -1,10 +1,10 @@
-"""The long experiments run when they are asked for: `-m stop_faults`. F01 to F05 with one seed run always."""
+"""The long experiments run when they are asked for: `-m stop_faults`, or by name. F01 to F05 run always, shortened."""
 
 import pytest
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "stop_faults" in (config.getoption("markexpr") or ""):
+    if "stop_faults" in (config.getoption("markexpr") or "") or any("::" in part for part in config.args):
         return
     left = [
         item
