@@ -42,7 +42,7 @@ class AskForm(StrictForm):
 
     protocol = forms.ChoiceField(label=gettext_lazy("방식"), choices=[])
     address = forms.CharField(
-        label=gettext_lazy("주소"), required=False, max_length=outbound.LONGEST_ADDRESS, strip=False,
+        label=gettext_lazy("주소"), max_length=outbound.LONGEST_ADDRESS, strip=False,
         help_text=gettext_lazy("https로 시작하는, 인터넷에서 찾을 수 있는 주소예요. 업무함과 회사가 가져가는 방식에는 쓰지 않아요."),
         widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "spellcheck": "false"}),
     )  # fmt: skip
@@ -63,6 +63,7 @@ class AskForm(StrictForm):
         self.fields["protocol"].choices = [  # type: ignore[attr-defined]
             (value, label) for value, label in Channel.Protocol.choices if value in usable
         ]
+        self.fields["address"].required = self.data.get("protocol") not in channels.UNCALLED
 
     def clean_details(self) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -80,6 +80,8 @@ def _row(name: str, result: dict | None, *, over: bool) -> Trial:
 def progress(run: GymRun) -> dict[str, Any]:
     """A run as its page shows it: `state` with its outcome, `rows`, `done` of `count`, `failed`. No query."""
     rows = trial_rows(run)
+    if run.finished_at is not None:  # what must be mended comes first
+        rows.sort(key=lambda row: row.state != "failed")
     return {
         "run": run,
         "state": _shown(run),

@@ -4,7 +4,7 @@ import json
 
 from aiohttp import web
 
-from . import duties, holdings
+from . import duties, holdings, keys
 from .hooks import SANDBOX
 
 BATCH = 5_000
@@ -49,6 +49,23 @@ async def switch(request: web.Request) -> web.Response:
     if is_form:
         raise web.HTTPSeeOther("/")
     return web.json_response({"faults": sandbox.faults.all()})
+
+
+async def key(request: web.Request) -> web.Response:
+    """POST /_/keys, as JSON or as a form of the page: organization, secret (`whsec_…`), which its server takes from now on."""
+    sandbox = request.app[SANDBOX]
+    is_form = request.content_type != "application/json"
+    try:
+        given = await request.post() if is_form else await request.json()
+        organization, secret = str(given["organization"]), str(given["secret"]).strip()
+        if sandbox.parties.get(organization) is None:
+            raise ValueError("no such organization")
+        await sandbox.database.write(keys.keep, organization, secret)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return web.json_response({"error": str(error)}, status=400)
+    if is_form:
+        raise web.HTTPSeeOther("/")
+    return web.json_response({"kept": True})
 
 
 async def load(request: web.Request) -> web.Response:

@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS duty (
   tries INTEGER NOT NULL DEFAULT 0, content TEXT NOT NULL, report TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT '',
   PRIMARY KEY (organization, jti, step)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS duty_due ON duty (due_at) WHERE state = 'open';
+CREATE TABLE IF NOT EXISTS secret (
+  organization TEXT NOT NULL, secret TEXT NOT NULL, PRIMARY KEY (organization, secret)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fault (
   organization TEXT PRIMARY KEY, fault TEXT NOT NULL, value REAL NOT NULL, remaining INTEGER) WITHOUT ROWID;
 """

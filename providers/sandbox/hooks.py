@@ -8,7 +8,7 @@ from aiohttp import web
 
 from providers import signing
 
-from . import faults, holdings, queries
+from . import faults, holdings, keys, queries
 from .database import Database
 from .duties import Duties
 from .faults import Faults
@@ -82,7 +82,8 @@ async def consent(request: web.Request) -> web.StreamResponse:
 async def _verified(sandbox: Sandbox, party: Party, headers, raw: bytes) -> dict:
     """The message inside: its webhook signature, its SET and their agreement are checked."""
     now = int(time.time())
-    signing.verify_webhook(headers, raw, secrets=[party.secret], now=now)
+    handed = await sandbox.database.read(keys.known, party.code)
+    signing.verify_webhook(headers, raw, secrets=[party.secret, *handed], now=now)
     body = signing.strict_json(raw)
     if (
         not isinstance(body, dict)

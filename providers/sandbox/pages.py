@@ -148,7 +148,12 @@ def _row(party, counts: dict[str, int], switched: dict) -> str:
 <label class="hidden" for="fault-{code}">{name}: {_both("고장", "fault")}</label><select id="fault-{code}" name="fault">{options}</select>
 <label class="hidden" for="value-{code}">{name}: {_both("숫자(초 또는 횟수)", "number (seconds or times)")}</label>
 <input id="value-{code}" type="number" name="value" min="0" max="86400" step="any" value="{value:g}">
-<button>{_both("바꾸기", "Switch")}</button></form></td></tr>"""
+<button>{_both("바꾸기", "Switch")}</button></form>
+<details><summary>{_both("새 웹훅 열쇠 넣기", "Put in a new webhook key")}</summary>
+<form method="post" action="/_/keys"><input type="hidden" name="organization" value="{code}">
+<label class="hidden" for="key-{code}">{name}: {_both("열쇠(whsec)", "key (whsec)")}</label>
+<input id="key-{code}" name="secret" autocomplete="off" spellcheck="false" required>
+<button>{_both("넣기", "Put in")}</button></form></details></td></tr>"""
 
 
 def _message(row: dict) -> str:

@@ -57,6 +57,7 @@ def application(
             web.get("/_/state", control.state),
             web.get("/_/effects", control.effects),
             web.post("/_/faults", control.switch),
+            web.post("/_/keys", control.key),
             web.post("/_/holdings", control.load),
             web.post("/_/reset", control.reset),
             web.post("/{code}/hooks/consent", hooks.consent),

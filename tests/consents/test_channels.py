@@ -141,6 +141,20 @@ def test_the_new_address_must_answer(partners, admins, own):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_server_that_was_given_the_key_answers_for_the_new_address(partners):
+    partners.connect(own_partner := factories.OperatorFactory())
+    member, other = (factories.MemberFactory(organization=own_partner).person for _ in range(2))
+    address = own_partner.channels.get().address
+    change, secret = channels.ask(
+        own_partner, protocol="native", address=address, member=member, by=BY, at=timezone.now()
+    )
+    partners.server.post("/_/keys", {"organization": own_partner.code, "secret": secret})
+    channels.approve(change, member=other, by=BY, at=timezone.now())
+    badge(change)
+    assert channels.prove_due(now=timezone.now) == 1
+
+
+@pytest.mark.django_db(transaction=True)
 def test_two_jobs_at_once_open_it_once(own, admins):
     change = proved(own, admins)
     at = timezone.now()
