@@ -227,7 +227,7 @@ def _await_acknowledgements(run: GymRun, late: dict[str, trials.Result]) -> None
     time.sleep(max(0.0, QUIET_SECONDS - (time.monotonic() - began)))
     fooled = set(run.messages.filter(trial__in=trials.FORGED, asked__gt=0).values_list("trial", flat=True))
     for one in run.results:
-        if one["name"] in fooled:
+        if one["name"] in fooled and one["passed"]:
             one["passed"], one["detail"] = False, trials.FORGERY_ACKED
 
 

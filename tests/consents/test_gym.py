@@ -110,7 +110,7 @@ def test_each_fault_fails_its_trials(partners, operator, fault, failing):
         assert {name for name, one in results.items() if not one["passed"]} == failing
         assert results["good"]["detail"] == trials.NO_ACK
     if fault == "trusting":
-        assert results["unknown_key"]["detail"] in {trials.TAKEN, trials.FORGERY_ACKED}
+        assert {results[name]["detail"] for name in trials.FORGED} == {trials.TAKEN}
         assert results["good"]["passed"] and results["storm"]["passed"]
 
 
@@ -270,6 +270,17 @@ def test_a_run_whose_worker_died_is_finished_as_failed_by_the_next(quiet, monkey
     assert not gym.finish(run, results=late, by=BY, at=timezone.now()), "the dead do not win"
     run.refresh_from_db()
     assert not run.passed
+
+
+def test_a_forgery_that_was_refused_and_acknowledged_all_the_same_fails(quiet, monkeypatch):
+    run = asked(quiet)
+    GymMessage.objects.create(run=run, trial="unknown_key", asked=1)
+    monkeypatch.setattr(
+        gym, "_results", lambda bout: iter([trials.Result(name, True) for name in trials.names("native")])
+    )
+    results = fought(run)
+    assert not run.passed
+    assert {name for name, one in results.items() if one["detail"] == trials.FORGERY_ACKED} == {"unknown_key"}
 
 
 @pytest.mark.django_db(transaction=True)
