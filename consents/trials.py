@@ -376,7 +376,7 @@ def names(protocol: str) -> list[str]:
         return [name for name in _SETS if name not in {"early", "late"}]
     if protocol == Channel.Protocol.CDR:  # signed with our key, not with a credential
         return ["unknown"]
-    return ["unknown", "stranger"]
+    return ["unknown", "stranger"] if protocol in REFERENCES else []
 
 
 def ids(protocol: str) -> dict[str, list[uuid.UUID]]:
