@@ -141,8 +141,14 @@ def _compare(fresh: list[WeeklyCount], *, by: Actor, at: datetime.datetime) -> N
         )
         if said != here:
             matter = f"{count.week_on} {count.service.client_id} {count.source.code}"
+            about = {
+                "week_on": str(count.week_on),
+                "service": count.service.client_id,
+                "source": count.source.code,
+            }
             cases.open_case(
-                Case.Kind.COUNTS, count.organization, matter=matter, stated=_json(said), known=_json(here), by=by, at=at
+                Case.Kind.COUNTS, count.organization, matter=matter, stated=about | _json(said), known=about | _json(here),
+                by=by, at=at,
             )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import structlog
 from celery import current_app
 from django.db import connection, transaction
 
-from consents import health, ledger, messages, routes
+from consents import checks, health, ledger, messages, routes
 from consents.actors import Actor
 from consents.checks import schedule
 from consents.ledger import facts
@@ -427,10 +427,9 @@ def advance(delivery: Delivery, state: str, *, at: datetime.datetime) -> None:
     for step in RANK:
         if RANK[step] <= reached and getattr(delivery, f"{step}_at") is None:
             setattr(delivery, f"{step}_at", at)
-    delivery.state = state
+    delivery.state, delivery.last_error = state, ""
     delivery.next_at = delivery.lease_until = delivery.lease_token = None
-    delivery.last_error = ""
-    schedule(delivery, at=at)
+    checks.schedule(delivery, at=at)
     done = reached >= RANK[delivery.goal]
     delivery.closed_at = at if done else delivery.closed_at
     following = {"sent": "received", "received": "stopped", "stopped": "erased"}.get(state, "received")

@@ -5,6 +5,7 @@ transaction, and recorded only if nobody moved them meanwhile: two runs at once 
 """
 
 import asyncio
+import dataclasses
 import datetime
 from collections.abc import Callable, Iterable
 
@@ -215,9 +216,9 @@ def _tell(delivery: Delivery, check: Check, *, by: Actor, at: datetime.datetime)
     """The log, the person and the regulator: once for each time it goes wrong."""
     subscription, organization = delivery.subscription, delivery.organization
     fact = facts.of_delivery(
-        "delivery.contradicted", delivery, state=delivery.state, rsn=check.finding, mth=MEANS,
-        **_evidence(check.digest),
-    )  # fmt: skip
+        "delivery.contradicted", delivery, state=delivery.state, mth=MEANS, **_evidence(check.digest)
+    )
+    fact = dataclasses.replace(fact, reason=check.finding)
     ledger.append([fact], by=by, at=at, txn=delivery.txn)
     came_back = check.finding == Check.Finding.CAME_BACK
     speedbump.raise_notice(

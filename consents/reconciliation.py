@@ -141,9 +141,9 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             report.updated += 1
         else:
             report.unchanged += 1
-        if before is not None and (missing := set(before.scopes) - set(row.scopes)):
+        if before is not None and set(row.scopes) < set(before.scopes) and not _ended_here(known, subscription, row):
             before.subscription = subscription
-            transfers.raise_lost(before, missing, by=by, at=at)
+            transfers.raise_lost(before, set(before.scopes) - set(row.scopes), by=by, at=at)
     _save(
         list(fresh.values()), consents, [row for pk, row in touched.items() if pk not in fresh], by=by, at=at
     )

@@ -1,4 +1,4 @@
-"""WRITES the end of a case by one of three verbs: adopt what is not known or has ended over there, send again, dispute.
+"""The three verbs that end a case: adopt what is not known or has ended over there, send again, dispute.
 
 No verb can revive or extend what has ended (T40): to adopt only adds a new row, or ends a live one.
 """

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from consents import counts, settling
-from consents.models import Case, Check, Inquiry, Person, WeeklyCount
+from consents.models import Case, Check, Consent, Delivery, Inquiry, Person, WeeklyCount
+from consents.templatetags.portal import moment
 from providers import signing
 from providers.models import Organization
 
@@ -138,10 +140,14 @@ _LABELS = {
     "since_on": _("시작한 날"),
     "granted_at": _("시작한 때"),
     "until_on": _("끝나는 날"),
+    "week_on": _("주"),
     "new": _("새로 생김"),
     "revoked": _("끝남"),
     "own": _("주말에 유효함"),
 }
+
+
+_MOMENTS = {"checked_at", "ended_at", "granted_at", "at"}
 
 
 def _text(name: str, value: Any) -> str:
@@ -153,6 +159,13 @@ def _text(name: str, value: Any) -> str:
         return str(official.EVENTS.get(value, value))
     if name == "finding":
         return str(official.REASONS.get(value, value))
+    if name in _MOMENTS:
+        at = parse_datetime(str(value))
+        return moment(at) if at else str(value)
+    if name == "claimed":
+        return str(dict(Delivery.State.choices).get(value, value))
+    if name == "state":
+        return str(dict(Consent.State.choices).get(value, value))
     if name == "says":
         return str(dict(Check.Says.choices).get(value, value))
     return ", ".join(value) if isinstance(value, list) else str(value)

@@ -87,6 +87,12 @@ class Tracker:
     moving: bool
     seen: str
 
+    @property
+    def contradicted(self) -> bool:
+        """The operator says that it is over, and our own look says it is not."""
+        parties = [party for act in self.acts for party in act.parties]
+        return any(party.contradicted and party.role == Delivery.Role.OPERATOR for party in parties)
+
 
 def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
     """Every stop of a subscription as of `at`. Three queries."""

@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from consents import requests, speedbump
 from consents.actors import Actor
 from consents.demo import partners
-from consents.models import Consent, Delivery, EntryIndex, GymRun, Subscription
+from consents.models import Case, Consent, Delivery, EntryIndex, GymRun, Subscription
 from consents.views.join import note_of_seeing
 from providers.models import Service
 from tests.browser.conftest import NARROW, WIDE, ZOOMED, Errors, context_of, sideways, violations
@@ -65,6 +65,10 @@ def running_consent(city) -> str:
 def any_entry(city) -> str:
     found = EntryIndex.objects.filter(typ="subscription.ended").latest("seq")
     return reverse("entry", args=[found.event_id])
+
+
+def any_case(city) -> str:
+    return reverse("reconciliation_case", args=[Case.objects.latest("opened_at").pk])
 
 
 def desk_task(email: str) -> Address:
@@ -127,6 +131,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "history of a day": (SEVEN, "/me/history/?on=2026-10-01", 200),
     "notices": (SEVEN, "/me/notices/", 200),
     "account": (SEVEN, "/me/account/", 200),
+    "asking companies": (SEVEN, "/me/ask/", 200),
     "speed bump": (SEVEN, "/services/spare-change/join/", 200),
     "speed bump, first": (NONE, "/services/durumi-ledger/join/", 200),
     "ask": (NONE, ask("durumi-ledger", NONE), 200),
@@ -142,10 +147,14 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "oversight, wrong filter": (REGULATOR, "/oversight/?operator=nobody", 400),
     "entry": (REGULATOR, any_entry, 200),
     "overdue": (REGULATOR, "/oversight/overdue/", 200),
+    "reconciliation": (REGULATOR, "/oversight/reconciliation/", 200),
+    "reconciliation, one case": (REGULATOR, any_case, 200),
+    "weekly counts": (REGULATOR, "/oversight/reconciliation/counts/", 200),
     "integrity": (REGULATOR, "/oversight/integrity/", 200),
     "integrity, no such size": (REGULATOR, "/oversight/integrity/consistency/?old=1&new=1", 400),
     "desk": (DESK, "/desk/", 200),
     "desk by hand": (DESK2, "/desk/", 200),
+    "desk cases": (DESK, "/desk/cases/", 200),
     "desk deliveries": (DESK, "/desk/deliveries/", 200),
     "desk delivery": (DESK2, desk_task(DESK2), 200),
     "channel": (DESK, "/desk/channel/", 200),

@@ -416,6 +416,11 @@ REFUSED: dict[str, list[str]] = {
         "FROM consents_weeklycount"
     ],
     "week_begins_on_a_sunday": ["UPDATE consents_weeklycount SET week_on = '2026-11-23'"],
+    "person_is_asked_about_once": [
+        "WITH pair AS (SELECT person_id, organization_id FROM consents_delivery LIMIT 1) "
+        "INSERT INTO consents_inquiry (person_id, organization_id, outcome, held, differences) "
+        "SELECT person_id, organization_id, 'waiting', 0, 0 FROM pair, generate_series(1, 2)"
+    ],
     "case_is_open_once_per_matter": [
         "INSERT INTO consents_case (id, kind, organization_id, matter, stated, known, opened_at, verb, reason) "
         "SELECT gen_random_uuid(), kind, organization_id, matter, '{}', '{}', now(), '', '' FROM consents_case"
