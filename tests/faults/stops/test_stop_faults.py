@@ -59,7 +59,8 @@ FOUND = [
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
     if name in BROKEN:
-        return [pytest.mark.xfail(raises=Wrong, strict=True, reason=BROKEN[name])]
+        # What F06 measures depends on when the read-backs fall; the others are broken every time.
+        return [pytest.mark.xfail(raises=Wrong, strict=name != "F06", reason=BROKEN[name])]
     return [pytest.mark.always] if name in ALWAYS else []
 
 
