@@ -1,10 +1,12 @@
 """Whether the portal lives, whether it can serve, and whether its database understands Korean."""
 
+import datetime
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
+import structlog
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connections, transaction
@@ -14,9 +16,12 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from consents import access
+from consents import access, clock
 from consents.queries import integrity
 
+log = structlog.get_logger(__name__)
+
+CLOCK_ALARM, CLOCK_TOLERANCE = datetime.timedelta(seconds=1), datetime.timedelta(seconds=10)
 SIMILAR = "SELECT similarity('자율', '자율')"
 
 
@@ -86,6 +91,14 @@ def _ledger() -> bool:
     return not found and not integrity.is_overdue(oldest, at=timezone.now())
 
 
+def _clock() -> bool:
+    """This process dates what people do; ten seconds beside the database others would call it a replay (FAPI 2.0 §5.3.2.1)."""
+    skew = abs(clock.skew())
+    if skew > CLOCK_ALARM:
+        log.warning("this clock is not the database's", seconds=round(skew.total_seconds(), 1))
+    return skew <= CLOCK_TOLERANCE
+
+
 def _witness() -> str:
     """Being unwitnessed is said and is no reason for 503: people must be able to withdraw while the regulator's witness
     is away. What they do is promised and ordered; it is published when the witness is back."""
@@ -101,6 +114,7 @@ PARTS: dict[str, Callable[[], bool]] = {
     "korean": _korean,
     "broker": _broker,
     "ledger": _ledger,
+    "clock": _clock,
 }
 
 

@@ -6,6 +6,7 @@ from django.utils import timezone
 from consents import (
     accounts,
     channels,
+    clock,
     discovery,
     escalation,
     gym,
@@ -26,13 +27,13 @@ from consents.ledger import recount as nightly
 @shared_task
 def deliver() -> int:
     """Send what is due; returns how many messages were tried."""
-    return propagation.deliver_due(now=timezone.now)
+    return propagation.deliver_due(now=clock.running())
 
 
 @shared_task
 def read_back() -> int:
     """Ask what became of stops; returns how many were found undone for the first time."""
-    found = readback.run(now=timezone.now)
+    found = readback.run(now=clock.running())
     mail.tell_contradicted(found)
     return len(found)
 
@@ -47,7 +48,7 @@ def discover() -> int:
 @shared_task
 def escalate() -> int:
     """Take late stops one step further; returns how many steps are new."""
-    fresh = escalation.raise_due(by=Actor.system("escalate"), at=timezone.now())
+    fresh = escalation.raise_due(by=Actor.system("escalate"), at=clock.now())
     mail.tell_duty_contacts(fresh)
     return len(fresh)
 
@@ -55,13 +56,13 @@ def escalate() -> int:
 @shared_task
 def verify_channels() -> int:
     """Test channels with a verification event; returns how many were asked."""
-    return health.verify_due(now=timezone.now)
+    return health.verify_due(now=clock.running())
 
 
 @shared_task
 def expire() -> dict:
     """End what the calendar ends."""
-    by, at = Actor.system("expire"), timezone.now()
+    by, at = Actor.system("expire"), clock.now()
     return {**lifecycle.expire_due(by=by, at=at), "requests": requests.expire_due(by=by, at=at)}
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import structlog
 from celery import current_app
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from django.db.models import Value
+from django.db.models.functions import Least, Now
+from psycopg.errors import LockNotAvailable
 
 from consents import checks, health, ledger, messages, routes
 from consents.actors import Actor
-from consents.checks import schedule
 from consents.ledger import facts
 from consents.models import Delivery
 from consents.parties import RANK, Duty, duties, needed
@@ -38,6 +40,7 @@ BLOCKED_WAIT = datetime.timedelta(minutes=10)
 A_DAY = datetime.timedelta(days=1)
 IN_FLIGHT = 32  # messages under way from one worker
 RUN_SECONDS = 5.0  # after which a run begins nothing new, so that other jobs get their turn
+LONGEST_STRAGGLE = 15.0  # seconds more, while somebody is slow to answer
 PAUSE = 0.1  # seconds between two looks at what has become due while answers are awaited
 WAITING = (Delivery.State.QUEUED, Delivery.State.RETRYING)
 DELIVER_TASK = "consents.jobs.deliver"
@@ -63,6 +66,10 @@ def owe(
         owed, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=leaf_hash, reason=reason,
         consent=consent,
     )  # fmt: skip
+    for row in rows:
+        if row.next_at:
+            # By whichever clock is behind: a web process that lives in the future must not keep a stop waiting.
+            row.next_at = Least(Value(row.next_at), Now())  # type: ignore[assignment]
     Delivery.objects.bulk_create(rows)
     if any(duty.goal != Delivery.Goal.RECEIVED for duty in owed):
         _pull_forward(subscription, before=min(row.pk for row in rows), at=at)
@@ -146,9 +153,9 @@ def _pull_forward(subscription, *, before: int, at) -> None:
 
 # --- claim, send, record ---------------------------------------------------------------------------------------------
 
-# Which organizations have something waiting is found by hopping along an index; then each one's oldest, as many as may
-# still be under way there. A breaker that is open lets one probe through when its time is over, and a stop that has been due
-# for the longest opening. Dead messages are tried once a day; who fetches by poll, or answered 410, is not called.
+# Who has something waiting is found by hopping along an index; then each one's oldest, as many as may still be under way there.
+# An open breaker lets one probe through when its time is over, and stops that were due for the longest opening. Who fetches
+# by poll, or answered 410, is not called.
 _CLAIM_SQL = """
 WITH RECURSIVE waiting AS (
   (SELECT organization_id FROM consents_delivery
@@ -186,6 +193,8 @@ SET lease_token = gen_random_uuid(), lease_until = %(until)s, attempts = d.attem
 FROM picked WHERE d.id = picked.id
 RETURNING d.id, d.lease_token
 """
+# Whoever stands still inside a claim is put out by the database, so that the others can go on.
+_CLAIM_PATIENCE = "SET LOCAL lock_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '2s'"
 _CLAIM_LOCK = 0x6A71  # one claim at a time, so that "how many are under way there" is true when it is used
 
 
@@ -200,17 +209,21 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
         "each": policy.number("IN_FLIGHT_PER_CHANNEL", on=on),
         "longest": datetime.timedelta(minutes=policy.number("BREAKER_LONGEST_MINUTES", on=on)),
     }
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
-        cursor.execute(_CLAIM_SQL, bounds)
-        tokens = dict(cursor.fetchall())
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_CLAIM_PATIENCE)
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
+            cursor.execute(_CLAIM_SQL, bounds)
+            tokens = dict(cursor.fetchall())
+    except OperationalError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        log.warning("claim waits for another worker")  # which is ended by the database when it stands still
+        return []
     if not tokens:
         return []
-    rows = (
-        Delivery.objects.filter(pk__in=tokens)
-        .select_related("organization", "replay_of")
-        .order_by("next_at", "pk")
-    )
+    related = Delivery.objects.select_related("organization", "replay_of")
+    rows = related.filter(pk__in=tokens).order_by("next_at", "pk")
     return [row for row in rows if row.lease_token == tokens[row.pk]]
 
 
@@ -232,8 +245,9 @@ def deliver_due(*, now, limit: int = IN_FLIGHT, seconds: float = RUN_SECONDS) ->
                 sender.start(batch, reached, routes.letters(batch))
             if sender.under_way and (done := sender.arrived(wait=PAUSE)):
                 record_all(done, at=now())
-            free = sender.free if time.monotonic() < until else 0
-            batch = claim(at=now(), limit=free) if free else []
+            # While somebody is slow this process is taken anyway: it goes on with everybody else's messages, for a while.
+            going = time.monotonic() < (until + LONGEST_STRAGGLE if sender.stragglers else until)
+            batch = claim(at=now(), limit=sender.free) if going and sender.free else []
     return tried
 
 

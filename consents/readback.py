@@ -5,9 +5,12 @@ transaction, and recorded only if nobody moved them meanwhile: two runs at once 
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import structlog
 from django.db import connection, transaction
@@ -25,7 +28,9 @@ log = structlog.get_logger(__name__)
 
 BY = Actor.system("read_back")
 AT_ONCE = 40  # rows of one round
-PER_ORGANIZATION = 8
+PER_ORGANIZATION = 4  # at once: who hangs holds a round up for one time-out, not for several
+RUN_SECONDS = 10.0  # after which a run begins nothing new
+_RUN_LOCK = 0x6A72
 BACKFILL = 1000  # rows of one run
 MEANS = "readback"
 
@@ -59,26 +64,46 @@ FROM missed WHERE d.id = missed.id
 """
 
 
-def run(*, now: Callable[[], datetime.datetime], rounds: int = 10) -> list[Check]:
-    """Ask about what is due, at most `rounds` batches. Returns the checks that found something wrong for the first time."""
-    backfill(at=now())
-    found: list[Check] = []
-    for _round in range(rounds):
-        batch = claim(at=now(), limit=AT_ONCE)
-        if not batch:
-            break
-        for delivery, reading in ask(batch, now=now):
-            check = record(delivery, reading, by=BY, at=now())
-            if check is not None and check.is_news:  # type: ignore[attr-defined]  # set by record
-                found.append(check)
+def run(
+    *, now: Callable[[], datetime.datetime], rounds: int = 10, seconds: float = RUN_SECONDS
+) -> list[Check]:
+    """Ask about what is due, at most `rounds` batches, and begin none after `seconds`. Returns the checks that found something
+    wrong for the first time. One run at a time: whoever is slow to answer occupies one process of all, and no more."""
+    until, found = time.monotonic() + seconds, []
+    with _alone() as alone:
+        if not alone:
+            return []
+        backfill(at=now())
+        for _round in range(rounds):
+            batch = claim(at=now(), limit=AT_ONCE) if time.monotonic() < until else []
+            if not batch:
+                break
+            for delivery, reading in ask(batch, now=now):
+                check = record(delivery, reading, by=BY, at=now())
+                if check is not None and check.is_news:  # type: ignore[attr-defined]  # set by record
+                    found.append(check)
     return found
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether no other run is under way. The database lets go when this connection ends, whatever becomes of us."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_RUN_LOCK])
+        alone = cursor.fetchone()[0]
+    try:
+        yield alone
+    finally:
+        if alone:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_RUN_LOCK])
 
 
 def backfill(*, at: datetime.datetime, limit: int = BACKFILL) -> int:
     """Give a first check to stops that have none: what was only sent, and what stood before there were checks; within the
     week where nothing is open any more."""
     week = datetime.timedelta(days=policy.number("CHECK_EVERY_DAYS", on=at.date()))
-    bounds = {"at": at, "first": checks.rungs(on=at.date())[0], "week": week, "limit": limit}
+    bounds: dict[str, Any] = {"at": at, "first": checks.rungs(on=at.date())[0], "week": week, "limit": limit}
     with connection.cursor() as cursor:
         cursor.execute(_BACKFILL, bounds)
         return cursor.rowcount
@@ -89,7 +114,13 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
     lease ends: then somebody else asks."""
     until = at + datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=at.date()))
     protocols = [name for name, wire in routes.WIRES.items() if hasattr(wire, "read_back")]
-    bounds = {"at": at, "until": until, "limit": limit, "each": PER_ORGANIZATION, "protocols": protocols}
+    bounds: dict[str, Any] = {
+        "at": at,
+        "until": until,
+        "limit": limit,
+        "each": PER_ORGANIZATION,
+        "protocols": protocols,
+    }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_CLAIM, bounds)
         ids = [pk for (pk,) in cursor.fetchall()]

@@ -7,6 +7,7 @@ what others answered can be recorded, and more be started, while its attempt is 
 import asyncio
 import queue
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from providers.wires import Message, Outcome
 
 log = structlog.get_logger(__name__)
 
+SLOW = 1.0  # seconds
 NO_ROUTE = "by_hand"  # the organization has no channel that we carry
 
 
@@ -43,6 +45,7 @@ class Sender:
     _arrived: queue.SimpleQueue = field(default_factory=queue.SimpleQueue, init=False)
     _ready: threading.Event = field(default_factory=threading.Event, init=False)
     _broken: Exception | None = field(default=None, init=False)
+    _begun: dict[int, float] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> "Sender":
         self._thread = threading.Thread(target=self._run, name="outbound", daemon=True)
@@ -61,11 +64,17 @@ class Sender:
     def free(self) -> int:
         return self.most - self.under_way
 
+    @property
+    def stragglers(self) -> bool:
+        """Whether an attempt has been under way for longer than a healthy party takes."""
+        return bool(self._begun) and time.monotonic() - min(self._begun.values(), default=0) > SLOW
+
     def start(
         self, deliveries: list[Delivery], routes: Mapping[uuid.UUID, Route], letters: Mapping[int, Message]
     ) -> None:
         """Begin an attempt for each delivery."""
         self.under_way += len(deliveries)
+        self._begun |= dict.fromkeys((delivery.pk for delivery in deliveries), time.monotonic())
         for delivery in deliveries:
             route = routes.get(delivery.organization_id)
             if route is None:
@@ -86,6 +95,8 @@ class Sender:
         if not found and self._broken:
             raise self._broken  # what was under way is claimed again when its lease has run out
         self.under_way -= len(found)
+        for attempt in found:
+            self._begun.pop(attempt.delivery.pk, None)
         return found
 
     def _run(self) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Value
+from django.db.models.functions import Greatest, Now
 
 from consents.actors import Actor
 from consents.models import EntryIndex, LedgerEntry, Promise
@@ -35,9 +37,13 @@ def merge_delay(at: datetime.datetime) -> int:
 
 
 def keep(sealed: Sequence[Sealed], *, by: Actor, at: datetime.datetime) -> None:
-    """Remember what is promised for an act: its first entry. What the system does by itself is promised to nobody."""
+    """Remember what is promised for an act: its first entry. What the system does by itself is promised to nobody.
+
+    The delay runs from whichever clock is ahead: a web process that lives in the past makes no promise that is broken as soon
+    as it is given."""
     if sealed and by.kind != "system":
-        Promise.objects.create(event_id=sealed[0].event_id, leaf_hash=sealed[0].leaf_hash, due_at=due_at(at))
+        due = Greatest(Value(due_at(at)), Now() + datetime.timedelta(seconds=merge_delay(at)))
+        Promise.objects.create(event_id=sealed[0].event_id, leaf_hash=sealed[0].leaf_hash, due_at=due)
 
 
 def receipts(

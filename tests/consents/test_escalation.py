@@ -6,7 +6,7 @@ import pytest
 from django.core import mail as letters
 from django.utils import timezone
 
-from consents import answers, escalation, jobs, lifecycle, propagation
+from consents import answers, clock, escalation, jobs, lifecycle, propagation
 from consents.actors import Actor
 from consents.models import Delivery, Escalation, Notice
 from providers.wires import Outcome
@@ -99,7 +99,7 @@ def test_a_message_that_was_given_up_is_for_people_at_once(stopped, now):
 
 
 def test_one_letter_to_each_duty_contact(stopped, now, monkeypatch):
-    monkeypatch.setattr(timezone, "now", lambda: now + 20 * MINUTE)
+    monkeypatch.setattr(clock, "now", lambda: now + 20 * MINUTE)
     jobs.escalate()
     jobs.escalate()
     waiting = Delivery.objects.filter(event="subscription-ended").values_list(
@@ -122,9 +122,9 @@ def test_what_waits_in_an_inbox_gets_its_letter_after_a_day(now, monkeypatch):
     left = factories.joined(factories.PersonFactory(), factories.offered(), now - HOUR)
     lifecycle.leave(left, erase=True, by=Actor.person(left.person), at=now)
     assert operators(left).state == "manual"
-    monkeypatch.setattr(timezone, "now", lambda: now + 23 * HOUR)
+    monkeypatch.setattr(clock, "now", lambda: now + 23 * HOUR)
     assert jobs.escalate() == 0 and not letters.outbox
-    monkeypatch.setattr(timezone, "now", lambda: now + 24 * HOUR)
+    monkeypatch.setattr(clock, "now", lambda: now + 24 * HOUR)
     jobs.escalate()
     assert steps(operators(left)) == ["not_received", "not_stopped"]
     assert left.operator.duty_contact in {to for letter in letters.outbox for to in letter.to}
