@@ -143,10 +143,12 @@ def overtake(subscription, *, by: Actor, at) -> list[uuid.UUID]:
 
 
 def _pull_forward(subscription, *, before: int, at) -> None:
-    """A stop waits behind older messages to the same party: let these be tried now, from the front of the schedule."""
+    """A stop waits behind older messages to the same party: let these be tried now, from the front of the schedule; but who
+    asked us to slow down (429) is not hurried."""
     older = Delivery.objects.select_for_update(no_key=True).filter(
         subscription=subscription, pk__lt=before, state=Delivery.State.RETRYING
     )
+    older = older.exclude(http_status=429)
     keys = list(older.order_by("pk").values_list("pk", flat=True))
     Delivery.objects.filter(pk__in=keys).update(next_at=at, attempts=0)
 

@@ -38,15 +38,6 @@ ASKED = {
     "F15": (adversity.answers_are_lost, {"lease": 20, "proxied": True}),
 }
 EXPERIMENTS = ALWAYS | ASKED
-# What is broken today, each with its reproduction: the experiment itself.
-BROKEN = {
-    "F01-frozen": "a worker that stands still inside a claim keeps the claim's lock, and nothing is sent to anybody",
-    "F06": "read-backs of an operator that hangs occupy every process of every worker, and deliveries wait behind them",
-    "F13-web-ahead": "a message is due by the clock of the web process that accepted it, an hour late by everybody else's",
-    "F13-web-behind": "a promise is due by the clock of the web process that gave it, and the monitor finds it broken",
-    "F13-worker-ahead": "a worker an hour ahead is refused by every receiver, takes each message for older than the hour that "
-    "it waits for keys, and gives it up",
-}
 # The words are from the complaint: an experiment that fails for another reason has not found the mutant.
 FOUND = [
     ("F01", "forgets_the_source", {"moments": ("claimed",)}, "is owed to .*, not to"),
@@ -58,9 +49,6 @@ FOUND = [
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    if name in BROKEN:
-        # What F06 measures depends on when the read-backs fall; the others are broken every time.
-        return [pytest.mark.xfail(raises=Wrong, strict=name != "F06", reason=BROKEN[name])]
     return [pytest.mark.always] if name in ALWAYS else []
 
 
