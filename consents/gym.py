@@ -38,7 +38,7 @@ BUSY, TAKEN = "busy", "taken"  # what `hear` says
 
 
 class NothingToTry(ValueError):
-    """The channel is retired, or its protocol has nothing that could be tried (a desk, a poll)."""
+    """The channel is retired, its protocol has nothing that could be tried (a desk, a poll), or its address may not be called."""
 
 
 class TooManyRuns(ValueError):
@@ -52,12 +52,15 @@ class TooManyRuns(ValueError):
 def ask(channel: Channel, *, member=None, by: Actor, at: datetime.datetime) -> GymRun:
     """Ask for a run of this channel; while one waits or runs, that one is the answer.
 
-    Raises NothingToTry, TooManyRuns, and outbound.Refused for an address that may not be called."""
+    Raises NothingToTry, TooManyRuns."""
     Organization.objects.select_for_update(no_key=True).get(pk=channel.organization_id)
     channel.refresh_from_db()
     if channel.state == Channel.State.RETIRED or not trials.names(channel.protocol):
         raise NothingToTry(channel.protocol)
-    outbound.check_address(channel.address)
+    try:
+        outbound.check_address(channel.address)
+    except outbound.Refused as refusal:
+        raise NothingToTry(str(refusal)) from refusal
     own = GymRun.objects.filter(organization=channel.organization_id)
     if running := own.filter(channel=channel, finished_at__isnull=True).first():
         return running

@@ -20,7 +20,6 @@ from consents.api.idempotency import once
 from consents.api.problems import Problem
 from consents.models import GymRun
 from consents.queries import gym as queries
-from providers import outbound
 
 RETRY_SECONDS = 1
 
@@ -95,7 +94,7 @@ class TestChannel(GymDoor):
         by = Actor.organization(request.organization)
         try:
             run = gym.ask(channel, by=by, at=timezone.now())
-        except (gym.NothingToTry, outbound.Refused) as refusal:
+        except gym.NothingToTry as refusal:
             raise Problem("nothing-to-try") from refusal
         except gym.TooManyRuns as refusal:
             raise Problem("too-many-requests", headers={"Retry-After": "3600"}) from refusal

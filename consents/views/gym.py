@@ -12,7 +12,6 @@ from consents.actors import Actor
 from consents.forms.channels import Button
 from consents.queries import gym as queries
 from consents.queries import paging
-from providers import outbound
 
 
 @access.operator_admin
@@ -43,7 +42,7 @@ def start_gym(request, pk):
         run = gym.ask(
             channel, member=request.user, by=Actor.organization(own, member=request.user), at=timezone.now()
         )
-    except (gym.NothingToTry, outbound.Refused):
+    except gym.NothingToTry:
         messages.error(request, _("이 연결에는 시험할 것이 없어요."))
         return redirect("desk_gym")
     except gym.TooManyRuns:
