@@ -4,10 +4,13 @@ A list is one side's word. It opens cases and tells the person; nothing that was
 """
 
 import asyncio
+import contextlib
 import datetime
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from django.db import connection, transaction
@@ -25,7 +28,9 @@ log = structlog.get_logger(__name__)
 
 BY = Actor.system("discover")
 AT_ONCE = 40
-PER_ORGANIZATION = 8
+PER_ORGANIZATION = 4  # at once: who hangs holds a round up for one time-out, not for several
+RUN_SECONDS = 10.0  # after which a run begins nothing new
+_RUN_LOCK = 0x6A73
 ENROL = 2000  # pairs of one run
 MOST_DIFFERENCES = 50  # cases of one list: more than that is one mistake, not fifty
 
@@ -135,7 +140,7 @@ def _protocols() -> list[str]:
 def enrol(*, at: datetime.datetime, limit: int = ENROL) -> int:
     """Add pairs of a person and an organization that are not asked about yet, spread over the time to the next round."""
     every = datetime.timedelta(hours=policy.number("DISCOVER_EVERY_HOURS", on=at.date()))
-    bounds = {"at": at, "every": every, "organizations": list(_able()), "limit": limit}
+    bounds: dict[str, Any] = {"at": at, "every": every, "organizations": list(_able()), "limit": limit}
     with connection.cursor() as cursor:
         cursor.execute(_ENROL, bounds)
         return cursor.rowcount
@@ -144,7 +149,13 @@ def enrol(*, at: datetime.datetime, limit: int = ENROL) -> int:
 def claim(*, at: datetime.datetime, limit: int) -> list[Inquiry]:
     """Up to `limit` due inquiries, a few of each organization; somebody else's turn when the lease ends."""
     until = at + datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=at.date()))
-    bounds = {"at": at, "until": until, "limit": limit, "each": PER_ORGANIZATION, "protocols": _protocols()}
+    bounds: dict[str, Any] = {
+        "at": at,
+        "until": until,
+        "limit": limit,
+        "each": PER_ORGANIZATION,
+        "protocols": _protocols(),
+    }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_CLAIM, bounds)
         ids = [pk for (pk,) in cursor.fetchall()]
@@ -152,16 +163,32 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Inquiry]:
     return list(rows.select_related("organization", "person").order_by("pk"))
 
 
-def run(*, now: Callable[[], datetime.datetime], rounds: int = 10) -> int:
-    """Ask about whoever is due, at most `rounds` batches; returns how many answers came in."""
-    asked = 0
-    for _round in range(rounds):
-        batch = claim(at=now(), limit=AT_ONCE)
-        if not batch:
-            break
-        for inquiry, listing in ask(batch, now=now):
-            asked += record(inquiry, listing, by=BY, at=now())
+def run(*, now: Callable[[], datetime.datetime], rounds: int = 10, seconds: float = RUN_SECONDS) -> int:
+    """Ask about whoever is due, at most `rounds` batches, and begin none after `seconds`; returns how many answers came in.
+    One run at a time: whoever is slow to answer occupies one process of all, and no more."""
+    until, asked = time.monotonic() + seconds, 0
+    with _alone() as alone:
+        for _round in range(rounds if alone else 0):
+            batch = claim(at=now(), limit=AT_ONCE) if time.monotonic() < until else []
+            if not batch:
+                break
+            for inquiry, listing in ask(batch, now=now):
+                asked += record(inquiry, listing, by=BY, at=now())
     return asked
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether no other run is under way. The database lets go when this connection ends, whatever becomes of us."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_RUN_LOCK])
+        alone = cursor.fetchone()[0]
+    try:
+        yield alone
+    finally:
+        if alone:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_RUN_LOCK])
 
 
 def ask(batch: list[Inquiry], *, now: Callable[[], datetime.datetime]) -> Iterator[tuple[Inquiry, Listing]]:
@@ -283,7 +310,7 @@ def _match(remote: RemoteConsent, ours: _Ours, organization: Organization) -> Co
             return ours.by_id.get(str(reference.consent_id))
     same = ours.by_flow.get((remote.service, remote.source), []) if remote.service else []
     live = [consent for consent in same if consent.state != Consent.State.ENDED]
-    return (live or same or [None])[-1]
+    return (live or same)[-1] if same else None
 
 
 def _compare(
@@ -376,7 +403,7 @@ def _open(inquiry: Inquiry, difference: Difference, *, by: Actor, at: datetime.d
     )
 
 
-_WORDS = {
+_WORDS: dict[str, tuple[str, str]] = {
     Case.Kind.UNKNOWN_HERE: (
         "우리 기록에 없는 연동을 가지고 있다고 해요.",
         "they hold something that is not in our records.",

@@ -141,7 +141,11 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             report.updated += 1
         else:
             report.unchanged += 1
-        if before is not None and set(row.scopes) < set(before.scopes) and not _ended_here(known, subscription, row):
+        if (
+            before is not None
+            and set(row.scopes) < set(before.scopes)
+            and not _ended_here(known, subscription, row)
+        ):
             before.subscription = subscription
             transfers.raise_lost(before, set(before.scopes) - set(row.scopes), by=by, at=at)
     _save(

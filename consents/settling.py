@@ -47,7 +47,7 @@ def settle(case: Case, verb: str, *, reason: str, by: Actor, at: datetime.dateti
         elif verb == Verb.SEND_AGAIN:
             _send_again(case, by=by, at=at)
         settled = cases.close(case, verb=verb, reason=reason, by=by, at=at)
-        if case.person_id and verb != Verb.DISPUTE:
+        if case.person and verb != Verb.DISPUTE:
             about = case.subscription_id or case.matter
             matter = f"{case.kind} {case.organization.code} {about}"[:120]
             speedbump.take_back(case.person, Notice.Kind.MISMATCH, matter, by=by, at=at)

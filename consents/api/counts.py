@@ -24,7 +24,7 @@ LARGEST = 2**31 - 1
 class CountRow(shapes.Strict):
     week_on = shapes.Day(help_text="the Sunday the week begins with")
     service = shapes.Text(max_length=50, help_text="client_id")
-    source = shapes.Text(max_length=10, help_text="organization code")
+    source = shapes.Text(max_length=10, help_text="organization code")  # type: ignore[assignment]
     consent_new = shapes.Whole(min_value=0, max_value=LARGEST, help_text="new or changed in the week")
     consent_revoke = shapes.Whole(min_value=0, max_value=LARGEST, help_text="ended in the week")
     consent_own = shapes.Whole(min_value=0, max_value=LARGEST, help_text="valid at its end")

@@ -51,7 +51,7 @@ class TransferRow(shapes.Strict):
     key = shapes.Text(max_length=100, help_text="the reporter's own id of this transfer")
     subscription = shapes.Identifier()
     consent = shapes.Identifier(required=False, allow_null=True)
-    source = shapes.Text(
+    source = shapes.Text(  # type: ignore[assignment]
         max_length=10,
         required=False,
         allow_blank=True,

@@ -194,10 +194,10 @@ def test_a_list_costs_the_same_for_one_and_for_many(subscription, now, django_as
 # --- three verbs ---------------------------------------------------------------------------------------------------------------
 
 
-def opened(kind, subscription, consent=None, **stated) -> Case:
+def opened(kind, subscription, consent=None, *, later=0 * DAY, **stated) -> Case:
     return cases.open_case(
         kind, subscription.operator, matter=kind, stated=stated, known={}, person=subscription.person,
-        subscription=subscription, consent=consent, by=SYSTEM, at=subscription.joined_at + 40 * DAY,
+        subscription=subscription, consent=consent, by=SYSTEM, at=subscription.joined_at + 40 * DAY + later,
     )[0]  # fmt: skip
 
 
@@ -240,10 +240,10 @@ def test_nothing_that_ended_comes_back_by_adopting(subscription, consent, me, in
         "service": subscription.service.client_id, "source": consent.source.code, "scopes": ["bank.list"],
         "since_on": since, "until_on": (now + 90 * DAY).date().isoformat(),
     }  # fmt: skip
-    case = opened("unknown_here", subscription, **stated)
+    case = opened("unknown_here", subscription, later=3 * DAY, **stated)
     before = list(Consent.objects.values_list("pk", "state", "until_on"))
     with pytest.raises(settling.NotPossible):
-        settled(case, "adopt", inspector, at=now + DAY)
+        settled(case, "adopt", inspector, at=now + 4 * DAY)
     assert list(Consent.objects.values_list("pk", "state", "until_on")) == before
     assert Subscription.objects.count() == 1
     case.refresh_from_db()

@@ -8,8 +8,10 @@ import time_machine
 from django.core import mail
 from django.utils import timezone
 
-from consents import jobs, lifecycle
+from consents import lifecycle, readback
+from consents import mail as letters
 from consents.actors import Actor
+from consents.ledger import replay
 from consents.models import Case, Check, Delivery
 from tests import factories
 
@@ -31,9 +33,15 @@ def leave(subscription, partners) -> Delivery:
 
 
 def look(after: datetime.timedelta) -> int:
-    """One run of the job, that much later."""
+    """One run of the job, that much later: by our clock, for the database's cannot be moved."""
     with time_machine.travel(timezone.now() + after, tick=True):
-        return jobs.read_back()
+        return asked()
+
+
+def asked() -> int:
+    found = readback.run(now=timezone.now)
+    letters.tell_contradicted(found)
+    return len(found)
 
 
 MINUTE = datetime.timedelta(minutes=1, seconds=5)
@@ -57,6 +65,13 @@ def test_who_keeps_what_it_says_it_stopped_is_found_out(joined, partners, browse
     case = Case.objects.get()
     assert (case.kind, case.organization) == (Case.Kind.ENDED_HERE, operator)
     assert [letter.to for letter in mail.outbox if "/desk/" in letter.body] == [[admin.email]]
+    assert replay.run().ok, "what contradicts a step undoes nothing"
+
+    inspector = browser_of(regulator)
+    page = inspector.open("/oversight/reconciliation/")
+    assert operator.name_ko in page.text and joined.person.name not in page.html
+    page = inspector.open(f"/oversight/reconciliation/{case.pk}/")
+    assert "끊었는데 아직 살아 있음" in page.text and joined.person.email not in page.html
 
 
 def test_what_comes_back_after_it_was_gone_is_found_out(joined, partners, browser_of):
@@ -75,7 +90,7 @@ def test_what_comes_back_after_it_was_gone_is_found_out(joined, partners, browse
         while {row["state"] for row in partners.held(organization=joined.operator.code)} != {"active"}:
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert jobs.read_back() == 1
+        assert asked() == 1
     assert stop.checked.last().finding == Check.Finding.CAME_BACK
     assert "되살아나 있어요" in browser_of(joined.person).open("/me/notices/").text
 
@@ -94,3 +109,4 @@ def test_a_partner_that_never_answered_but_did_stop_is_done_by_our_look(joined, 
     look(MINUTE)
     stop.refresh_from_db()
     assert stop.state == "stopped" and stop.closed_at
+    assert replay.run().ok, "our own look stands in the log"
