@@ -273,7 +273,7 @@ SET state = t.state, next_at = t.next_at, sent_at = COALESCE(d.sent_at, t.sent_a
   handle = CASE WHEN t.handle <> '' THEN t.handle ELSE d.handle END, lease_until = NULL, lease_token = NULL
 FROM tried t JOIN held h ON h.id = t.id
 WHERE d.id = t.id AND d.lease_token = t.token AND d.state IN ('queued', 'retrying', 'dead')
-RETURNING d.id
+RETURNING t.token
 """
 
 
@@ -283,28 +283,27 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
     What they say about the health of their channels is noted after that, on its own."""
     if not attempts:
         return set()
-    changes = {
-        attempt.delivery.pk: _consequence(attempt.delivery, attempt.outcome, at=at) for attempt in attempts
-    }
-    columns = [(attempt, changes[attempt.delivery.pk]) for attempt in attempts]
+    tried = [(attempt, _consequence(attempt.delivery, attempt.outcome, at=at)) for attempt in attempts]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             _RECORD_SQL,
             {
                 "ids": [attempt.delivery.pk for attempt in attempts],
                 "tokens": [attempt.delivery.lease_token for attempt in attempts],
-                "states": [change.state for _, change in columns],
-                "next": [change.next_at for _, change in columns],
-                "sent": [at if change.typ == "delivery.sent" else None for _, change in columns],
-                "dead": [at if change.state == Delivery.State.DEAD else None for _, change in columns],
-                "closed": [change.closed_at for _, change in columns],
+                "states": [change.state for _, change in tried],
+                "next": [change.next_at for _, change in tried],
+                "sent": [at if change.typ == "delivery.sent" else None for _, change in tried],
+                "dead": [at if change.state == Delivery.State.DEAD else None for _, change in tried],
+                "closed": [change.closed_at for _, change in tried],
                 "status": [attempt.outcome.status for attempt in attempts],
                 "errors": [attempt.outcome.detail[:300] for attempt in attempts],
                 "handles": [attempt.outcome.handle[:100] for attempt in attempts],
             },
         )
-        written = {key for (key,) in cursor.fetchall()}
-        _write_entries([attempt.delivery for attempt in attempts], written, changes, at=at)
+        # By token, not by key: two tries of one row may come in together, of which only the later lease counts.
+        held = {token for (token,) in cursor.fetchall()}
+        written = [(one.delivery, change) for one, change in tried if one.delivery.lease_token in held]
+        _write_entries(written, at=at)
     heard: dict[uuid.UUID, list[str]] = {}
     for attempt in attempts:
         log.info(
@@ -314,22 +313,19 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
         if attempt.channel:
             heard.setdefault(attempt.channel, []).append(attempt.outcome.verdict)
     health.note(heard, at=at)
-    return written
+    return {delivery.pk for delivery, _ in written}
 
 
-def _write_entries(deliveries: list[Delivery], written: set[int], changes, *, at: datetime.datetime) -> None:
+def _write_entries(written: list[tuple[Delivery, "Change"]], *, at: datetime.datetime) -> None:
     """One entry for each that moved. A replay moves nothing: its first delivery has the entries."""
-    told = [
-        row.pk for row in deliveries
-        if row.pk in written and changes[row.pk].typ and row.replay_of_id is None
-    ]  # fmt: skip
+    told = {row.pk: change for row, change in written if change.typ and row.replay_of_id is None}
     if not told:
         return
     related = ("organization", "subscription__person", "subscription__operator", "consent")
     rows = Delivery.objects.select_related(*related).in_bulk(told)
     acts: dict[uuid.UUID, list] = {}
-    for key in told:
-        fact = facts.of_delivery(changes[key].typ, rows[key], state=changes[key].state)
+    for key, change in told.items():
+        fact = facts.of_delivery(change.typ, rows[key], state=change.state)
         acts.setdefault(rows[key].txn, []).append(fact)
     for txn, done in acts.items():
         ledger.append(done, by=Actor.system("deliver"), at=at, txn=txn)

@@ -19,6 +19,7 @@ from config import celery
 from consents import answers, health, jobs, ledger, lifecycle, messages, propagation
 from consents.actors import Actor
 from consents.models import Breaker, Delivery, EntryIndex, LedgerEntry
+from consents.sending import Attempt
 from providers import outbound, registry, signing
 from providers.models import Channel
 from providers.wires import Outcome, native
@@ -917,3 +918,14 @@ def test_a_healthy_party_does_not_wait_for_a_hanging_one(wired, service, person,
     assert time.monotonic() - before >= 0.9
     arrivals = {a.path: a.at for a in wired.arrivals}
     assert len(arrivals) == 3
+
+
+def test_two_tries_of_one_row_that_come_in_together_are_one_step(subscription, now):
+    """A try outlived its lease, the same worker made another: the later lease counts, and the log says it once."""
+    first = claimed(operators(subscription), at=now)
+    second = claimed(first, at=now + 46 * SECOND)
+    both = [Attempt(second, Outcome("sent", status=200)), Attempt(first, Outcome("retry", status=500))]
+    assert propagation.record_all(both, at=now + 47 * SECOND) == {first.pk}
+    first.refresh_from_db()
+    assert (first.state, first.http_status) == ("sent", 200)
+    assert EntryIndex.objects.filter(jti=first.jti, typ="delivery.sent").count() == 1
