@@ -78,7 +78,7 @@ def percentile(ordered: list[float], part: float) -> float:
 def breakers(world: World) -> dict[str, int]:
     """How often the workers opened and closed one, by their own logs."""
     lines = [
-        line for name in world.workers for log in (world.home / "log").glob(f"{name}*") for line in log.open()
+        line for name in world.workers for log in (world.home / "log").glob(f"{name}*") for line in log.read_text().splitlines()
         if '"event": "breaker"' in line or "event='breaker'" in line
     ]  # fmt: skip
     return {state: sum(f'"{state}"' in line for line in lines) for state in ("open", "closed")}
