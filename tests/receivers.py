@@ -37,7 +37,9 @@ class Receiver:
     def __init__(self, address: str):
         self.address = address
         self.arrivals: list[Arrival] = []
-        self.answer: Callable[[Arrival], int | tuple[int, dict] | tuple[int, dict, str] | None] = lambda arrival: 200
+        self.answer: Callable[[Arrival], int | tuple[int, dict] | tuple[int, dict, str] | None] = (
+            lambda arrival: 200
+        )
         self.secrets: dict[str, str] = {}
 
     def connect(self, *organizations: Organization) -> None:

@@ -5,24 +5,35 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('consents', '0010_readback'),
+        ("consents", "0010_readback"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Reissue',
+            name="Reissue",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('jti', models.UUIDField(unique=True)),
-                ('body', models.TextField(help_text='native body, sent as these bytes from now on')),
-                ('set_compact', models.TextField(help_text='the signed SET inside it, with `replaces`')),
-                ('at', models.DateTimeField()),
-                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='reissues', to='consents.delivery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("jti", models.UUIDField(unique=True)),
+                ("body", models.TextField(help_text="native body, sent as these bytes from now on")),
+                ("set_compact", models.TextField(help_text="the signed SET inside it, with `replaces`")),
+                ("at", models.DateTimeField()),
+                (
+                    "delivery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="reissues",
+                        to="consents.delivery",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
     ]

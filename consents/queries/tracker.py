@@ -95,7 +95,7 @@ class Tracker:
 
 
 def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
-    """Every stop of a subscription as of `at`. Three queries."""
+    """Every stop of a subscription as of `at`. Two queries."""
     deliveries = list(
         Delivery.objects.filter(subscription=subscription, replay_of__isnull=True)
         .filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(event=messages.CONSENT_PAUSED))

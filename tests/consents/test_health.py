@@ -64,7 +64,9 @@ def test_an_answer_that_does_not_repeat_the_state_is_a_failure(receiver, channel
     assert (breaker.verified_at, breaker.in_row, breaker.recent) == (None, 1, "x")
 
 
-def test_a_test_that_failed_is_made_again_after_a_while_and_opens_the_breaker_in_the_end(receiver, channel, now):
+def test_a_test_that_failed_is_made_again_after_a_while_and_opens_the_breaker_in_the_end(
+    receiver, channel, now
+):
     receiver.answer = lambda arrival: 500
     for asked in range(1, 6):
         assert not Breaker.objects.filter(state="open").exists()

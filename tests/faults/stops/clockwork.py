@@ -68,7 +68,7 @@ def rotate(seconds: float, every: float) -> None:
         if (folder / "set.next.pem").exists():
             os.link(folder / "set.pem", folder / f"set.{number}.pem")
             os.replace(folder / "set.next.pem", folder / "set.pem")
-        (folder / "set.next.new").write_bytes(signing._new_ec())
+        (folder / "set.next.new").write_bytes(signing.new_key())
         os.replace(folder / "set.next.new", folder / "set.next.pem")
         told = {}
         for channel in Channel.objects.filter(state="open").select_related("organization"):
