@@ -69,7 +69,7 @@ def owe(
     for row in rows:
         if row.next_at:
             # By whichever clock is behind: a web process that lives in the future must not keep a stop waiting.
-            row.next_at = Least(Value(row.next_at), Now())  # type: ignore[assignment]
+            row.next_at = Least(Value(row.next_at), Now())
     Delivery.objects.bulk_create(rows)
     if any(duty.goal != Delivery.Goal.RECEIVED for duty in owed):
         _pull_forward(subscription, before=min(row.pk for row in rows), at=at)
@@ -318,14 +318,18 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
 
 def _write_entries(written: list[tuple[Delivery, "Change"]], *, at: datetime.datetime) -> None:
     """One entry for each that moved. A replay moves nothing: its first delivery has the entries."""
-    told = {row.pk: change for row, change in written if change.typ and row.replay_of_id is None}
+    told = {
+        row.pk: (change.typ, change.state)
+        for row, change in written
+        if change.typ and row.replay_of_id is None
+    }
     if not told:
         return
     related = ("organization", "subscription__person", "subscription__operator", "consent")
     rows = Delivery.objects.select_related(*related).in_bulk(told)
     acts: dict[uuid.UUID, list] = {}
-    for key, change in told.items():
-        fact = facts.of_delivery(change.typ, rows[key], state=change.state)
+    for key, (typ, state) in told.items():
+        fact = facts.of_delivery(typ, rows[key], state=state)
         acts.setdefault(rows[key].txn, []).append(fact)
     for txn, done in acts.items():
         ledger.append(done, by=Actor.system("deliver"), at=at, txn=txn)

@@ -54,7 +54,7 @@ class Receipt:
 
 
 def screen(subscription: Subscription, *, at: datetime.datetime) -> Screen:
-    """Nine queries, whatever the number of consents, stops, facts and transfers."""
+    """Eight queries, whatever the number of consents, stops, facts and transfers."""
     known = scopes.catalogue()
     items = [_card(subscription, consent, known) for consent in _consents(subscription)]
     return Screen(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -15,6 +15,7 @@ from consents import messages
 from consents.models import Check, Delivery, Evidence, Subscription
 from consents.templatetags.portal import day, label, loc
 
+LOOK = ("says", "finding", "at")  # what is shown of a check
 # What a stop begins with, as the steps of the tracker name it.
 FIRST_STEP = {
     messages.CONSENT_PAUSED: "paused",
@@ -96,27 +97,32 @@ class Tracker:
 
 def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
     """Every stop of a subscription as of `at`. Two queries."""
+    told = Check.objects.filter(delivery=OuterRef("pk")).exclude(says=Check.Says.UNKNOWN).order_by("-pk")
     deliveries = list(
         Delivery.objects.filter(subscription=subscription, replay_of__isnull=True)
         .filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(event=messages.CONSENT_PAUSED))
         .select_related("organization", "consent__source", "consent__recipient")
+        .annotate(**{f"look_{name}": Subquery(told.values(name)[:1]) for name in LOOK})
         .defer("body", "set_compact")
         .order_by("-id")[:200]
     )
     statements: dict = defaultdict(list)
     for statement in Evidence.objects.filter(delivery__in=deliveries).defer("document").order_by("id"):
         statements[statement.delivery_id].append(statement)
-    told = Check.objects.filter(delivery__in=deliveries).exclude(says=Check.Says.UNKNOWN)
-    newest = told.order_by("delivery_id", "-pk").distinct("delivery_id")
-    checks = {check.delivery_id: check for check in newest}
     by_act: dict = defaultdict(list)
     for delivery in reversed(deliveries):
         delivery.subscription = subscription
-        party = _party(delivery, statements[delivery.pk], checks.get(delivery.pk), at=at)
+        party = _party(delivery, statements[delivery.pk], _look(delivery), at=at)
         by_act[delivery.txn].append(party)
     acts = [_act(subscription, parties) for parties in by_act.values()]
     acts.sort(key=lambda act: (act.at, act.ident), reverse=True)
     return Tracker(acts, any(not act.settled for act in acts), _seen(acts, subscription))
+
+
+def _look(delivery: Delivery) -> Check | None:
+    """Our newest look that told something, as `tracker` read it along with the delivery."""
+    given = {name: getattr(delivery, f"look_{name}") for name in LOOK}
+    return Check(delivery=delivery, **given) if given["says"] else None
 
 
 def _act(subscription: Subscription, parties: list[Party]) -> Act:

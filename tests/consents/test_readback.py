@@ -289,7 +289,7 @@ def test_a_list_that_does_not_know_our_ids_may_mean_what_was_agreed_since(stop, 
 def test_the_tracker_says_what_we_found(stop, left, now, django_assert_num_queries):
     moved(stop, "stopped", at=now)
     asked(stop, ACTIVE, at=now + MINUTE)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(2):
         seen = tracker(left, at=now + MINUTE)
     act = next(act for act in seen.acts if any(party.contradicted for party in act.parties))
     assert "아직 멈추지 않았어요" in act.summary
