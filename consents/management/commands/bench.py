@@ -11,16 +11,20 @@ import psycopg
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from consents.benchmarks import Result, ledger
+from consents.benchmarks import Result, ledger, stops
 
-BENCHES: dict[str, Callable[..., Result]] = {"ledger": ledger.run}
+BENCHES: dict[str, Callable[..., Result]] = {
+    "ledger": ledger.run,
+    "claim": stops.claim,
+    "propagation": stops.propagate,
+}
 _NUMBERS = ("entries", "rounds", "leaves")
 
 
 class Command(BaseCommand):
     help = (
         "How fast the portal is on this machine, against a limit measured in the same run. NAME: ledger (sequencing, "
-        "witnessing, verifying, proving), or all. Everything happens in a scratch database on the same server and in a "
+        "witnessing, verifying, proving), claim (rows claimed and finished), propagation (messages sent and recorded), or all. Everything happens in a scratch database on the same server and in a "
         "temporary folder, which are gone afterwards; the portal's own log is not touched. Machines are noisy: read the "
         "ratio, and the load average beside it."
     )

@@ -1,0 +1,55 @@
+"""An organization's server that takes everything at once: `python -m consents.benchmarks.receiver` prints its port.
+
+As little as HTTP allows, in a process of its own, so that what is measured is the sender. Ends with its parent.
+"""
+
+import asyncio
+import os
+import re
+import sys
+import time
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_ID = re.compile(rb"\r\nwebhook-id: *([0-9a-f-]+)", re.IGNORECASE)
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Receiver(asyncio.Protocol):
+    """Answers each request when its body is there. `arrived` keeps when an id came first, where it is asked for."""
+
+    def __init__(self, arrived: dict[bytes, float]):
+        self.arrived, self.buffer = arrived, b""
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (head := self.buffer.find(b"\r\n\r\n")) >= 0:
+            found = _LENGTH.search(self.buffer, 0, head)
+            end = head + 4 + (int(found[1]) if found else 0)
+            if len(self.buffer) < end:
+                return
+            if self.buffer.startswith(b"GET /arrived"):
+                lines = b"".join(b"%s %f\n" % one for one in self.arrived.items())
+                self.arrived.clear()
+                self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(lines), lines))
+            else:
+                if ident := _ID.search(self.buffer, 0, head):
+                    self.arrived.setdefault(ident[1], time.time())
+                self.transport.write(_ANSWER)
+            self.buffer = self.buffer[end:]
+
+
+async def serve() -> None:
+    arrived: dict[bytes, float] = {}
+    server = await asyncio.get_running_loop().create_server(lambda: Receiver(arrived), "127.0.0.1", 0)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
