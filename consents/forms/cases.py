@@ -5,8 +5,8 @@ from django.utils.translation import gettext_lazy as _
 
 from consents.models import Case
 
-from .oversight import OrganizationField
-from .strict import StrictForm, visible
+from .oversight import OrganizationField, _length
+from .strict import StrictForm
 
 LONGEST = 300
 _CHOICE = {"invalid_choice": _("고를 수 없는 값이에요: %(value).40s")}
@@ -40,7 +40,7 @@ class SettleForm(StrictForm):
 
     verb = forms.ChoiceField(label=_("어떻게 할까요"), widget=forms.RadioSelect)
     reason = forms.CharField(
-        label=_("까닭"), max_length=LONGEST, validators=[visible], widget=forms.Textarea(attrs={"rows": 3}),
+        label=_("까닭"), validators=_length((10, LONGEST)), widget=forms.Textarea(attrs={"rows": 3}),
         help_text=_("감독자와 회사가 함께 봐요. 사람의 이름은 쓰지 마세요."),
     )  # fmt: skip
 
