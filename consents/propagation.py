@@ -4,9 +4,7 @@ The row is the queue. A worker claims due rows under a lease, sends outside any 
 only if the lease is still its own: an acknowledgement that came first is never overwritten.
 """
 
-import dataclasses
 import datetime
-import random
 import time
 import uuid
 from typing import Any
@@ -23,21 +21,16 @@ from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Delivery
 from consents.parties import RANK, Duty, duties, needed
+from consents.retries import RETRY_AFTER, Change, consequence
 from consents.sending import Attempt, Sender
 from providers import policy
 from providers.models import Organization
 from providers.wires import Outcome
 
-__all__ = ["RANK", "Duty", "duties", "needed"]  # who must act is decided in `parties`
+__all__ = ["RANK", "RETRY_AFTER", "Duty", "duties", "needed"]  # decided in `parties` and `retries`
 
 log = structlog.get_logger(__name__)
 
-# Seconds after each failed try: Standard Webhooks' table (75 h 35 min) with extra early tries, because a stop should not
-# wait five minutes after one reset. Each is spread by ±20 %.
-RETRY_AFTER = (5, 15, 60, 120, 300, 900, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-KEY_FAULT_RETRIES_FOR = datetime.timedelta(hours=1)
-BLOCKED_WAIT = datetime.timedelta(minutes=10)
-A_DAY = datetime.timedelta(days=1)
 IN_FLIGHT = 32  # messages under way from one worker
 RUN_SECONDS = 5.0  # after which a run begins nothing new, so that other jobs get their turn
 LONGEST_STRAGGLE = 15.0  # seconds more, while somebody is slow to answer
@@ -265,15 +258,16 @@ WITH tried AS (
     AS t (id, token, state, next_at, sent_at, dead_at, closed_at, http_status, last_error, handle)
 ), held AS (
   SELECT d.id FROM consents_delivery d JOIN tried t ON t.id = d.id
-  WHERE d.lease_token = t.token AND d.state IN ('queued', 'retrying', 'dead') ORDER BY d.id FOR NO KEY UPDATE OF d
+  WHERE d.lease_token IS NOT DISTINCT FROM t.token AND d.state IN ('queued', 'retrying', 'dead')
+  ORDER BY d.id FOR NO KEY UPDATE OF d
 )
 UPDATE consents_delivery d
 SET state = t.state, next_at = t.next_at, sent_at = COALESCE(d.sent_at, t.sent_at), dead_at = COALESCE(d.dead_at, t.dead_at),
   closed_at = COALESCE(d.closed_at, t.closed_at), http_status = t.http_status, last_error = t.last_error,
   handle = CASE WHEN t.handle <> '' THEN t.handle ELSE d.handle END, lease_until = NULL, lease_token = NULL
 FROM tried t JOIN held h ON h.id = t.id
-WHERE d.id = t.id AND d.lease_token = t.token AND d.state IN ('queued', 'retrying', 'dead')
-RETURNING t.token
+WHERE d.id = t.id AND d.lease_token IS NOT DISTINCT FROM t.token AND d.state IN ('queued', 'retrying', 'dead')
+RETURNING t.id, t.token
 """
 
 
@@ -283,7 +277,7 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
     What they say about the health of their channels is noted after that, on its own."""
     if not attempts:
         return set()
-    tried = [(attempt, _consequence(attempt.delivery, attempt.outcome, at=at)) for attempt in attempts]
+    tried = [(attempt, consequence(attempt.delivery, attempt.outcome, at=at)) for attempt in attempts]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             _RECORD_SQL,
@@ -301,8 +295,12 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
             },
         )
         # By token, not by key: two tries of one row may come in together, of which only the later lease counts.
-        held = {token for (token,) in cursor.fetchall()}
-        written = [(one.delivery, change) for one, change in tried if one.delivery.lease_token in held]
+        held = set(cursor.fetchall())
+        written = [
+            (one.delivery, change)
+            for one, change in tried
+            if (one.delivery.pk, one.delivery.lease_token) in held
+        ]
         _write_entries(written, at=at)
     heard: dict[uuid.UUID, list[str]] = {}
     for attempt in attempts:
@@ -316,7 +314,7 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
     return {delivery.pk for delivery, _ in written}
 
 
-def _write_entries(written: list[tuple[Delivery, "Change"]], *, at: datetime.datetime) -> None:
+def _write_entries(written: list[tuple[Delivery, Change]], *, at: datetime.datetime) -> None:
     """One entry for each that moved. A replay moves nothing: its first delivery has the entries."""
     told = {
         row.pk: (change.typ, change.state)
@@ -333,57 +331,6 @@ def _write_entries(written: list[tuple[Delivery, "Change"]], *, at: datetime.dat
         acts.setdefault(rows[key].txn, []).append(fact)
     for txn, done in acts.items():
         ledger.append(done, by=Actor.system("deliver"), at=at, txn=txn)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Change:
-    """What one try does to a delivery: its state, its next try, and the entry that says so."""
-
-    state: str
-    next_at: datetime.datetime | None = None
-    typ: str | None = None
-    closed_at: datetime.datetime | None = None
-
-
-def _consequence(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) -> Change:
-    State = Delivery.State
-    match outcome.verdict:
-        case "sent":
-            return Change(State.SENT, typ="delivery.sent", closed_at=at if delivery.replay_of_id else None)
-        case "check":
-            return Change(State.CHECKING, closed_at=at if delivery.replay_of_id else None)
-        case "by_hand":
-            return Change(State.MANUAL)
-    if delivery.state == State.DEAD:
-        return Change(State.DEAD, next_at=_tomorrow(delivery, at=at))
-    match outcome.verdict:
-        case "refused":
-            return _given_up(delivery, at=at)
-        case (
-            "gone"
-        ):  # switched off by its owner: stays open for poll and people, tried when the channel is changed
-            return Change(State.RETRYING, next_at=at + A_DAY)
-        case "blocked":
-            return Change(State.RETRYING, next_at=at + BLOCKED_WAIT)
-        case "key" if at - delivery.created_at > KEY_FAULT_RETRIES_FOR:
-            return _given_up(delivery, at=at)
-    if delivery.attempts > len(RETRY_AFTER):
-        return _given_up(delivery, at=at)
-    wait = RETRY_AFTER[delivery.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
-    wait = max(wait, outcome.retry_after or 0)
-    return Change(State.RETRYING, next_at=at + datetime.timedelta(seconds=wait))
-
-
-def _given_up(delivery: Delivery, *, at: datetime.datetime) -> Change:
-    """Needs a human. Still offered by poll, tried once a day, and when the endpoint is well again."""
-    return Change(Delivery.State.DEAD, next_at=at + A_DAY, typ="delivery.dead")
-
-
-def _tomorrow(delivery: Delivery, *, at: datetime.datetime) -> datetime.datetime | None:
-    days = policy.number("DEAD_RETRY_DAYS", on=at.date())
-    following = at + A_DAY
-    since = delivery.dead_at or at
-    return following if following <= since + datetime.timedelta(days=days) else None
 
 
 def reroute(organization: Organization, *, by: Actor, at: datetime.datetime) -> int:

@@ -272,6 +272,7 @@ SOCKETS = {
     "providers/management/commands/sandbox.py": "the other side: pretend organizations of the demo",
     "consents/ledger/signer.py": "the log's signer and its caller, on their own unix socket",
     "consents/management/commands/witness.py": "the regulator's witness: it listens and never connects",
+    "consents/benchmarks/stops.py": "the bare loop that sending is measured against, and its receiver on loopback",
     "config/servers.py": "asks the embedded broker on its own unix socket whether it lives",
     "config/management/commands/demo.py": "asks our own web server on loopback whether it answers",
 }

@@ -318,7 +318,7 @@ def test_the_overdue_list_names_the_late_and_the_stuck_oldest_first(site, person
     newer = factories.joined(person, at=today - datetime.timedelta(days=9))
     lifecycle.leave(newer, erase=False, by=Actor.person(person), at=today)
     stuck = Delivery.objects.filter(subscription=newer, goal="stopped").first()
-    Delivery.objects.filter(pk=stuck.pk).update(state="dead", next_at=None)
+    Delivery.objects.filter(pk=stuck.pk).update(state="dead", dead_at=timezone.now(), next_at=None)
     answer = site.get(reverse("overdue"))
     rows = answer.context["rows"]
     assert [row.due_at for row in rows] == sorted(row.due_at for row in rows)

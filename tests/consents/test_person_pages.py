@@ -419,7 +419,7 @@ def test_a_late_answer_is_marked_and_brings_a_complaint_that_can_be_sent(person)
 @pytest.mark.parametrize(
     ("fields", "words", "step"),
     [
-        ({"state": "dead", "next_at": None}, "담당자가 직접 살펴봐요", "bad"),
+        ({"state": "dead", "dead_at": timezone.now(), "next_at": None}, "담당자가 직접 살펴봐요", "bad"),
         ({"state": "checking", "next_at": None}, "다시 확인하고 있어요", "now"),
         ({"state": "retrying", "attempts": 3, "next_at": timezone.now()}, "3번 보냈지만", "now"),
         ({"state": "manual", "next_at": None}, "업무함에서 기다리고", "now"),

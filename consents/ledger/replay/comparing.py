@@ -68,8 +68,8 @@ LEFT JOIN providers_organization AS recipient ON recipient.id = t.recipient_id
 _DELIVERY = f"""
 SELECT jti::text AS id, txn::text AS txn, replay_person.sub AS person, t.subscription_id::text AS subscription,
   t.consent_id::text AS consent, coalesce(told.code, t.organization_id::text) AS organization, role, event, goal,
-  CASE WHEN t.state IN ('queued', 'retrying', 'manual') OR t.state = 'checking' AND NOT overtaken THEN 'waiting'
-    ELSE t.state END AS state,
+  CASE WHEN t.state NOT IN ('queued', 'retrying', 'manual', 'checking') OR overtaken THEN t.state
+    WHEN t.dead_at IS NOT NULL THEN 'dead' ELSE 'waiting' END AS state,
   t.version::text AS version, overtaken::text AS overtaken, {_moment("created_at")} AS created_at,
   {_moment("sent_at")} AS sent_at, {_moment("received_at")} AS received_at, {_moment("stopped_at")} AS stopped_at,
   {_moment("erased_at")} AS erased_at, {_moment("refused_at")} AS refused_at, refusal, {_moment("closed_at")} AS closed_at

@@ -1,0 +1,70 @@
+"""What one try does to a delivery: the schedule of retries, when to give up, and how the dead go on. Pure.
+
+Verdicts are those of `providers.wires.outcomes`, and `by_hand` where nobody is reached over a wire at present.
+"""
+
+import dataclasses
+import datetime
+import random
+
+from consents.models import Delivery
+from providers import policy
+from providers.wires import Outcome
+
+# Seconds after each failed try: Standard Webhooks' table (75 h 35 min) with extra early tries, because a stop should not
+# wait five minutes after one reset. Each is spread by ±20 %.
+RETRY_AFTER = (5, 15, 60, 120, 300, 900, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+KEY_FAULT_RETRIES_FOR = datetime.timedelta(hours=1)
+BLOCKED_WAIT = datetime.timedelta(minutes=10)
+A_DAY = datetime.timedelta(days=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """What one try does to a delivery: its state, its next try, and the entry that says so."""
+
+    state: str
+    next_at: datetime.datetime | None = None
+    typ: str | None = None
+    closed_at: datetime.datetime | None = None
+
+
+def consequence(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) -> Change:
+    """What follows from one try of a claimed delivery."""
+    State = Delivery.State
+    match outcome.verdict:
+        case "sent":
+            return Change(State.SENT, typ="delivery.sent", closed_at=at if delivery.replay_of_id else None)
+        case "check":
+            return Change(State.CHECKING, closed_at=at if delivery.replay_of_id else None)
+        case "by_hand" if delivery.state != State.DEAD:
+            return Change(State.MANUAL)
+    if delivery.state == State.DEAD:
+        return Change(State.DEAD, next_at=_tomorrow(delivery, at=at))
+    match outcome.verdict:
+        case "refused":
+            return _given_up(delivery, at=at)
+        # Switched off by its owner: it stays open for poll and people, and is tried when the channel is changed.
+        case "gone":
+            return Change(State.RETRYING, next_at=at + A_DAY)
+        case "blocked":
+            return Change(State.RETRYING, next_at=at + BLOCKED_WAIT)
+        case "key" if at - delivery.created_at > KEY_FAULT_RETRIES_FOR:
+            return _given_up(delivery, at=at)
+    if delivery.attempts > len(RETRY_AFTER):
+        return _given_up(delivery, at=at)
+    wait = RETRY_AFTER[delivery.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+    wait = max(wait, outcome.retry_after or 0)
+    return Change(State.RETRYING, next_at=at + datetime.timedelta(seconds=wait))
+
+
+def _given_up(delivery: Delivery, *, at: datetime.datetime) -> Change:
+    """Needs a human. Still offered by poll, tried once a day, and when the endpoint is well again."""
+    return Change(Delivery.State.DEAD, next_at=at + A_DAY, typ="delivery.dead")
+
+
+def _tomorrow(delivery: Delivery, *, at: datetime.datetime) -> datetime.datetime | None:
+    days = policy.number("DEAD_RETRY_DAYS", on=at.date())
+    following = at + A_DAY
+    since = delivery.dead_at or at
+    return following if following <= since + datetime.timedelta(days=days) else None
