@@ -75,3 +75,22 @@ def signed_in(client, person):
     """The person's browser."""
     client.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
     return client
+
+
+ASKED_FOR = ("stop_faults", "model")  # markers of what takes long
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long experiments run when they are asked for, by their marker or by name; those marked `always` run always."""
+    if any("::" in part for part in config.args):
+        return
+    wanted = config.getoption("markexpr") or ""
+    left = [
+        item
+        for item in items
+        if not item.get_closest_marker("always")
+        and any(item.get_closest_marker(name) and name not in wanted for name in ASKED_FOR)
+    ]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]

@@ -361,7 +361,11 @@ class Migration(migrations.Migration):
             model_name="delivery",
             name="handle",
             field=models.CharField(
-                blank=True, db_default="", help_text="what the other side calls this stop", max_length=100
+                blank=True,
+                db_default="",
+                default="",
+                help_text="what the other side calls this stop",
+                max_length=100,
             ),
         ),
         migrations.AddField(

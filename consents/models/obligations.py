@@ -57,7 +57,7 @@ class Delivery(models.Model):
         help_text="the delivery whose message is sent once more; what is answered is written there",
     )  # fmt: skip
     handle = models.CharField(
-        max_length=100, blank=True, db_default="", help_text="what the other side calls this stop"
+        max_length=100, blank=True, default="", db_default="", help_text="what the other side calls this stop"
     )
     check_at = models.DateTimeField(null=True, blank=True, help_text="when the other side is asked next")
     checks = models.PositiveSmallIntegerField(

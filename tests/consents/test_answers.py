@@ -91,6 +91,7 @@ def test_an_acknowledgement_is_taken_in_every_state(left, now, state):
     delivery = owed(left)
     Delivery.objects.filter(pk=delivery.pk).update(
         state=state, next_at=now if state in ("queued", "retrying") else None, sent_at=now if state == "sent" else None,
+        dead_at=now if state == "dead" else None,
         lease_token=uuid.uuid4(), lease_until=now, last_error="HTTP 500",
     )  # fmt: skip
     heard(delivery, at=now + HOUR)

@@ -94,7 +94,7 @@ def test_the_people_and_their_mix(city):
     assert Person.objects.get(email="saebyeok@portal.example").subscriptions.count() == 0
     assert dict(Member.objects.values_list("role").annotate(Count("pk"))) == {
         "regulator": 2,
-        "operator_admin": 2,
+        "operator_admin": 3,
     }
 
 

@@ -4,6 +4,7 @@ Hypothesis chooses acts of people, operators, sources, the regulator, the calend
 Every run finds the same way again (`derandomize`); what fails is printed as the shortest list of calls that fails.
 
     ./portal test tests/consents/test_model.py -n0                                  # as in CI: 20 examples of 25 steps
+    ./portal test -m model tests/consents -n0                                       # and the faults put in on purpose
     MODEL_EXAMPLES=300 MODEL_STEPS=40 ./portal test -m model tests/consents -n0     # as many as asked for
     MODEL_SEED=7 MODEL_EXAMPLES=300 …                                               # another course
 
@@ -966,6 +967,7 @@ def took(started: float, spent: float) -> str:
 
 
 @pytest.mark.timeout(300 + EXAMPLES * STEPS)
+@pytest.mark.always
 def test_the_portal_does_what_the_model_does(world, tmp_path):
     started, spent = time.monotonic(), time.process_time()
     machine = walk(world, tmp_path, examples=EXAMPLES, steps=STEPS)

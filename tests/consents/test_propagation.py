@@ -16,7 +16,7 @@ import standardwebhooks
 from django.db import connection, transaction
 
 from config import celery
-from consents import answers, health, jobs, ledger, lifecycle, messages, propagation
+from consents import answers, health, jobs, ledger, lifecycle, messages, propagation, retries
 from consents.actors import Actor
 from consents.models import Breaker, Delivery, EntryIndex, LedgerEntry
 from consents.sending import Attempt
@@ -495,7 +495,7 @@ def test_an_address_that_may_not_be_called_is_not_called(wired, service, person,
     )
     propagation.deliver_due(now=clock(now))
     row = operators(subscription)
-    assert row.state == "retrying" and row.next_at == now + propagation.BLOCKED_WAIT
+    assert row.state == "retrying" and row.next_at == now + retries.BLOCKED_WAIT
     assert len(wired.arrivals) == 2
 
 

@@ -386,6 +386,6 @@ def test_a_crowd_is_worked_through_in_batches(now, monkeypatch):
 
 
 def test_every_kind_has_a_rule_or_a_reason_for_none():
-    """mismatch comes with a report (reconciliation)."""
+    """The others come with what happened: reports, read-backs, transfers, deadlines."""
     named = {rule.__name__ for rule in (*cautions.RULES, *cautions.RULES_BEFORE)}
-    assert named | {"mismatch"} == set(Notice.Kind.values)
+    assert named | {str(kind) for kind in speedbump.OF_EVENTS} == set(Notice.Kind.values)

@@ -25,6 +25,12 @@ NOT_IN_THE_LOG = {
         "lease_token": "as attempts",
         "http_status": "as attempts",
         "last_error": "as attempts",
+        "handle": "what the other side calls the stop; needed to ask again, and no fact about the person",
+        "check_at": "as attempts, of our own looks; what a look finds is told",
+        "checks": "as check_at",
+        "offered_at": "as attempts, of the poll",
+        "dead_at": "that it was given up is told; since when the daily tries count is the queue's",
+        "replay_of_id": "a replay is the same message once more; rows with it are not compared",
         "due_at": "a deadline, counted from created_at by the dated policy",
     },
 }
