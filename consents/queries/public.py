@@ -20,7 +20,7 @@ from providers.models import Licence, Organization, Scope, Service, Terms, Terms
 from providers.models.organizations import OPEN_STATUSES
 
 PAGE = 20
-LEAGUE_DAYS = 90
+LEAGUE_DAYS = 365
 LEAGUE_REMEMBERED = 300  # seconds
 
 
@@ -272,6 +272,11 @@ def league(*, at: datetime.datetime) -> list[League]:
     least = policy.number("MINIMUM_CELL", on=at.date())
     known = Organization.objects.in_bulk([row[0] for row in rows]) if rows else {}
     return sorted((_judged(known[row[0]], row[1:], least) for row in rows if row[0] in known), key=_rank)
+
+
+def judged(*, at: datetime.datetime) -> list[League]:
+    """The league table as it is listed: those that were told often enough to be judged."""
+    return [line for line in league(at=at) if line.late is not None]
 
 
 def _judged(organization: Organization, row: tuple, least: int) -> League:

@@ -24,7 +24,7 @@ def home(request):
             "receiving": summary.receiving,
             "held": summary.held_after_end,
         }
-    context = {"league": queries.league(at=at)[:5], "me": me, **queries.home(on=lifecycle.day(at))}
+    context = {"league": queries.judged(at=at)[:5], "me": me, **queries.home(on=lifecycle.day(at))}
     return render(request, "public/home.html", context)
 
 
@@ -37,7 +37,7 @@ def operators(request):
     chosen = form.cleaned_data if valid else {}
     page = queries.operators(on=lifecycle.day(at), **chosen)
     context = {
-        **_shown(form, page), "statuses": LicenceStatus.values, "sectors": Sector.values, "league": queries.league(at=at),
+        **_shown(form, page), "statuses": LicenceStatus.values, "sectors": Sector.values, "league": queries.judged(at=at),
     }  # fmt: skip
     return render(request, "public/operators.html", context, status=200 if valid else 400)
 

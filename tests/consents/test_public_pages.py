@@ -223,10 +223,12 @@ def test_the_league_counts_answers_and_what_is_late(visitor, person):
 
 def test_few_answers_are_not_shown_in_the_league(visitor, person):
     at = timezone.now() - datetime.timedelta(days=10)
-    few = answered(person, at, 9)
-    (line,) = [line for line in visitor.get("/operators/").context["league"] if line.operator == few]
+    few = answered(person, at, 2)
+    assert not [line for line in visitor.get("/operators/").context["league"] if line.operator == few]
+    line = visitor.get(f"/operators/{few.code}/").context["league_row"]
     assert (line.received, line.stopped, line.erased, line.late) == (None, None, None, None)
-    assert "10시간" not in text(visitor.get(f"/operators/{few.code}/"))
+    assert "3시간" not in text(visitor.get(f"/operators/{few.code}/"))
+    assert "league-table" not in text(visitor.get("/operators/"))
 
 
 def test_without_stops_there_is_no_league(visitor):
