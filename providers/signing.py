@@ -222,7 +222,7 @@ def verify_jws(
     jwks: Mapping,
     typ: str | Collection[str | None],
     issuer: str,
-    audience: str | Collection[str],
+    audience: str | Collection[str] | None,
     now: int,
     algorithms: Collection[str] = tuple(KEY_OF_ALGORITHM),
     required: str = "iat",
@@ -255,12 +255,11 @@ def verify_jws(
     claims = _json_object(payload)
     if claims.get("iss") != issuer:
         raise BadSignature("iss", "the issuer is another one")
-    names = {audience} if isinstance(audience, str) else set(audience)
+    # None: meant for whoever holds it, as a receipt is.
+    names = {audience} if audience is None or isinstance(audience, str) else set(audience)
     audiences = claims.get("aud")
-    if not any(
-        isinstance(one, str) and one in names
-        for one in (audiences if isinstance(audiences, list) else [audiences])
-    ):
+    given = audiences if isinstance(audiences, list) else [audiences]
+    if not any(one in names for one in given if one is None or isinstance(one, str)):
         raise BadSignature("aud", "meant for somebody else")
     if claims.get(required) is None:
         raise BadSignature(required, f"{required} is missing")

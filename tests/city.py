@@ -61,8 +61,12 @@ def _in_database(name: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def seeded(django_test_environment, django_db_blocker, tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    """The name of the seeded database, and the folder with its keys and the files of the sandbox."""
+def seeded(
+    django_db_setup, django_test_environment, django_db_blocker, tmp_path_factory
+) -> Iterator[tuple[str, Path]]:
+    """The name of the seeded database, and the folder with its keys and the files of the sandbox.
+
+    The usual test database comes first: what this one gives back must not be the server's own."""
     folder, name = tmp_path_factory.mktemp("city"), f"test_city_{os.getpid()}"
     with django_db_blocker.unblock():
         with connection._nodb_cursor() as cursor:

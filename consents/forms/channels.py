@@ -106,4 +106,4 @@ class Button(StrictForm):
 class RotateForm(StrictForm):
     """`kid` is the key that was in use when the page was shown: a button pressed twice changes it once."""
 
-    kid = forms.RegexField(r"^[A-Za-z0-9_-]{1,64}$", widget=forms.HiddenInput)
+    kid = forms.RegexField(r"^hmac-[0-9a-f]{16}$", widget=forms.HiddenInput)

@@ -67,6 +67,7 @@ def any_entry(city) -> str:
     return reverse("entry", args=[found.event_id])
 
 
+@of_view("reconciliation_case")
 def any_case(city) -> str:
     return reverse("reconciliation_case", args=[Case.objects.latest("opened_at").pk])
 

@@ -20,8 +20,11 @@ if __name__ == "__main__":
     django.setup()
     from celery.__main__ import main
 
-    from consents import propagation
+    from consents import propagation, sending
 
-    setattr(propagation, {"claimed": "_send", "sent": "record"}[os.environ["FAULT_AT"]], die)
+    if os.environ["FAULT_AT"] == "claimed":
+        sending.Sender.start = die  # type: ignore[method-assign]
+    else:
+        propagation.record_all = die  # type: ignore[assignment]
     sys.argv[0] = "celery"
     sys.exit(main())

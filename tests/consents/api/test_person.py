@@ -79,7 +79,7 @@ def test_joining_gives_a_subscription_and_a_signed_receipt(mine, person, service
     assert made.consents.get().riders == ["memo"]
     claims = signing.verify_jws(
         act["receipt"], jwks=signing.public_jwks(), typ="consent-receipt+jwt", issuer="http://127.0.0.1:8000",
-        audience=[None], now=int(timezone.now().timestamp()),
+        audience=None, now=int(timezone.now().timestamp()),
     )  # fmt: skip
     assert claims["txn"] == act["txn"] and claims["mmd"] == 300 and len(claims["leaf"]) == 44
 
