@@ -77,20 +77,20 @@ def signed_in(client, person):
     return client
 
 
-ASKED_FOR = ("stop_faults", "model")  # markers of what takes long
+LONG = {"stop_faults", "model", "asked"}  # markers of what takes long
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long experiments run when they are asked for, by their marker or by name; those marked `always` run always."""
+    """What takes long runs when it is asked for, by one of its markers or by name; what is marked `always` runs always."""
     if any("::" in part for part in config.args):
         return
     wanted = config.getoption("markexpr") or ""
-    left = [
-        item
-        for item in items
-        if not item.get_closest_marker("always")
-        and any(item.get_closest_marker(name) and name not in wanted for name in ASKED_FOR)
-    ]
+
+    def is_left(item: pytest.Item) -> bool:
+        marks = {mark.name for mark in item.iter_markers()}
+        return bool(marks & LONG) and "always" not in marks and not any(name in wanted for name in marks)
+
+    left = [item for item in items if is_left(item)]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]

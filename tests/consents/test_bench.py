@@ -44,6 +44,7 @@ def test_invented_entries_are_what_the_log_would_write():
         assert len(digests) == bench.FIELDS and digests == sorted(digests)
 
 
+@pytest.mark.asked
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_last_line_is_the_result_and_the_scratch_database_is_gone(db, tmp_path):

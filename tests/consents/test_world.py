@@ -170,6 +170,7 @@ def database(django_test_environment, django_db_blocker, tmp_path):
         cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.mark.asked
 @pytest.mark.timeout(300)
 def test_the_command_commits_all_of_it_or_nothing(database):
     interrupted = database.start("seed", "--scale", "city", "--people", "3000", "--seed", "7")

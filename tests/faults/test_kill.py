@@ -1,6 +1,7 @@
 """Killing what can be killed: nothing is lost, nothing happens twice, and at rest everybody says the same.
 
-One test, because all of it happens to one portal, whose start takes half a minute; each fault takes seconds.
+The whole demo with its pretend companies: F01 to F05 (tests/faults/stops) break the same things on every run, this one is
+asked for (`-m asked`). One test, because all of it happens to one portal, whose start takes half a minute; each fault takes seconds.
 """
 
 import os
@@ -13,7 +14,7 @@ import pytest
 from config.programs import CannotStart
 from tests.faults.portal import LEASE, Portal, wait
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fault, pytest.mark.asked, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ def test_the_log_holds(name, template, record_property):
     print(f"{name}: {figures}")
 
 
+@pytest.mark.asked
 @pytest.mark.parametrize(
     ("name", "mutant", "options", "words"), FOUND, ids=[f"{row[0]}-{row[1]}" for row in FOUND]
 )
