@@ -72,6 +72,15 @@ def any_case(city) -> str:
     return reverse("reconciliation_case", args=[Case.objects.latest("opened_at").pk])
 
 
+def desks_case(email: str) -> Address:
+    @of_view("desk_case")
+    def address(city) -> str:
+        case = Case.objects.filter(organization=city.person(email).member.organization).latest("opened_at")
+        return reverse("desk_case", args=[case.pk])
+
+    return address
+
+
 def desk_task(email: str) -> Address:
     @of_view("desk_delivery")
     def address(city) -> str:
@@ -156,6 +165,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "desk": (DESK, "/desk/", 200),
     "desk by hand": (DESK2, "/desk/", 200),
     "desk cases": (DESK, "/desk/cases/", 200),
+    "desk case": (DESK, desks_case(DESK), 200),
     "desk deliveries": (DESK, "/desk/deliveries/", 200),
     "desk delivery": (DESK2, desk_task(DESK2), 200),
     "channel": (DESK, "/desk/channel/", 200),

@@ -12,7 +12,7 @@ WITHOUT_A_PAGE = {
     "tracker",  # inside the subscription; test_tracker.py
     "end_several",  # test_stop.py
     "reveal",  # test_official.py
-    "approve_channel", "withdraw_channel", "rotate_channel_key", "start_gym",
+    "settle_case", "desk_settle", "replay_delivery", "approve_channel", "withdraw_channel", "rotate_channel_key", "start_gym",
     "gym_progress",  # inside the run
 }  # fmt: skip
 

@@ -210,7 +210,7 @@ ALLOWED = {
         "INSERT INTO ledger.leaf (leaf_index, event_id, leaf_hash) SELECT (SELECT count(*) FROM ledger.leaf), event_id, leaf_hash "
         "FROM one JOIN ledger.event USING (event_id)",
         f"INSERT INTO ledger.checkpoint (tree_size, root_hash, note) "
-        f"SELECT greatest((SELECT count(*) FROM ledger.leaf), 1 + max(tree_size)), {HASH}, 'x' FROM ledger.checkpoint",
+        f"SELECT count(*), {HASH}, 'x' FROM ledger.leaf HAVING count(*) > (SELECT coalesce(max(tree_size), -1) FROM ledger.checkpoint)",
         "INSERT INTO ledger.cosignature (tree_size, key_name, key_id, cosigned_at, line) SELECT max(tree_size), 'w', 'k', 1, 'l' FROM ledger.checkpoint",
     ],
     "ledger_auditor": ["SELECT * FROM ledger.event, ledger.leaf, ledger.checkpoint, ledger.cosignature"],
