@@ -62,11 +62,13 @@ def _in_database(name: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def seeded(
-    django_db_setup, django_test_environment, django_db_blocker, tmp_path_factory
+    request, django_test_environment, django_db_blocker, tmp_path_factory
 ) -> Iterator[tuple[str, Path]]:
     """The name of the seeded database, and the folder with its keys and the files of the sandbox.
 
-    The usual test database comes first: what this one gives back must not be the server's own."""
+    The usual test database, where any test wants it, comes first: what this one gives back must not be the server's own."""
+    if any(_wants_the_usual(item) for item in request.session.items):
+        request.getfixturevalue("django_db_setup")
     folder, name = tmp_path_factory.mktemp("city"), f"test_city_{os.getpid()}"
     with django_db_blocker.unblock():
         with connection._nodb_cursor() as cursor:
@@ -77,6 +79,11 @@ def seeded(
     yield name, folder
     with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
         cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _wants_the_usual(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return bool(item.get_closest_marker("django_db") or {"db", "transactional_db", "live_server"} & fixtures)
 
 
 @pytest.fixture(scope="module")
