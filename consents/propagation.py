@@ -204,9 +204,11 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
         "each": policy.number("IN_FLIGHT_PER_CHANNEL", on=on),
         "longest": datetime.timedelta(minutes=policy.number("BREAKER_LONGEST_MINUTES", on=on)),
     }
+    inside_another = connection.in_atomic_block
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_CLAIM_PATIENCE)
+            if not inside_another:  # which would keep these limits after the claim
+                cursor.execute(_CLAIM_PATIENCE)
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
             cursor.execute(_CLAIM_SQL, bounds)
             tokens = dict(cursor.fetchall())
