@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from celery import current_app
 from django.db import OperationalError, connection, transaction
-from django.db.models import Value
+from django.db.models import Value, prefetch_related_objects
 from django.db.models.functions import Least, Now
 from psycopg.errors import LockNotAvailable
 
@@ -25,13 +25,13 @@ from consents.retries import RETRY_AFTER, Change, consequence
 from consents.sending import Attempt, Sender
 from providers import policy
 from providers.models import Organization
-from providers.wires import Outcome
+from providers.wires import SENT, Outcome
 
 __all__ = ["RANK", "RETRY_AFTER", "Duty", "duties", "needed"]  # decided in `parties` and `retries`
 
 log = structlog.get_logger(__name__)
 
-IN_FLIGHT = 32  # messages under way from one worker
+IN_FLIGHT = 256  # messages under way from one worker
 RUN_SECONDS = 5.0  # after which a run begins nothing new, so that other jobs get their turn
 LONGEST_STRAGGLE = 15.0  # seconds more, while somebody is slow to answer
 PAUSE = 0.1  # seconds between two looks at what has become due while answers are awaited
@@ -180,16 +180,27 @@ WITH RECURSIVE waiting AS (
         SELECT 1 FROM consents_delivery e
         WHERE e.subscription_id = d.subscription_id AND e.organization_id = d.organization_id
           AND e.id < d.id AND e.state IN ('queued', 'retrying'))
-    ORDER BY d.next_at, d.id LIMIT GREATEST(a.places, 0) FOR UPDATE SKIP LOCKED
+    ORDER BY d.next_at, d.id LIMIT GREATEST(a.places, 0)
   ) d ORDER BY d.next_at, d.id LIMIT %(limit)s
+), held AS (
+  SELECT d.id FROM consents_delivery d
+  WHERE d.id = ANY (ARRAY(SELECT id FROM picked)) AND d.state IN ('queued', 'retrying', 'dead') AND d.next_at <= %(at)s
+    AND (d.lease_until IS NULL OR d.lease_until < %(at)s)
+  ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE consents_delivery d
 SET lease_token = gen_random_uuid(), lease_until = %(until)s, attempts = d.attempts + 1
-FROM picked WHERE d.id = picked.id
+FROM held WHERE d.id = held.id
 RETURNING d.id, d.lease_token
 """
 # Whoever stands still inside a claim is put out by the database, so that the others can go on.
 _CLAIM_PATIENCE = "SET LOCAL lock_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '2s'"
+# What a worker needs of a delivery to send it, to record what came of it, and to write the entry that says so.
+_CARRIED = (
+    "jti", "txn", "person_id", "subscription_id", "subscription__operator_id", "consent_id", "organization_id",
+    "organization__code", "role", "event", "goal", "state", "body", "overtaken", "replay_of_id", "handle", "attempts",
+    "created_at", "sent_at", "dead_at", "lease_token",
+)  # fmt: skip
 _CLAIM_LOCK = 0x6A71  # one claim at a time, so that "how many are under way there" is true when it is used
 
 
@@ -219,8 +230,13 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
         return []
     if not tokens:
         return []
-    related = Delivery.objects.select_related("organization", "replay_of")
-    rows = related.filter(pk__in=tokens).order_by("next_at", "pk")
+    rows = list(
+        Delivery.objects.filter(pk__in=tokens)
+        .select_related("organization", "subscription")
+        .only(*_CARRIED)
+        .order_by("next_at", "pk")
+    )
+    prefetch_related_objects([row for row in rows if row.replay_of_id], "replay_of")
     return [row for row in rows if row.lease_token == tokens[row.pk]]
 
 
@@ -304,35 +320,33 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
             if (one.delivery.pk, one.delivery.lease_token) in held
         ]
         _write_entries(written, at=at)
+    health.note(_heard(attempts), at=at)
+    return {delivery.pk for delivery, _ in written}
+
+
+def _heard(attempts: list[Attempt]) -> dict[uuid.UUID, list[str]]:
+    """Verdicts by channel, oldest first. What did not go well has a line of its own in the service's log; the rest is counted."""
     heard: dict[uuid.UUID, list[str]] = {}
     for attempt in attempts:
-        log.info(
-            "delivery tried", jti=str(attempt.delivery.jti), organization=attempt.delivery.organization.code,
-            verdict=attempt.outcome.verdict, http_status=attempt.outcome.status,
-        )  # fmt: skip
         if attempt.channel:
             heard.setdefault(attempt.channel, []).append(attempt.outcome.verdict)
-    health.note(heard, at=at)
-    return {delivery.pk for delivery, _ in written}
+        if attempt.outcome.verdict != SENT:
+            log.info(
+                "delivery tried", jti=str(attempt.delivery.jti), organization=attempt.delivery.organization.code,
+                verdict=attempt.outcome.verdict, http_status=attempt.outcome.status,
+            )  # fmt: skip
+    log.info("deliveries tried", n=len(attempts))
+    return heard
 
 
 def _write_entries(written: list[tuple[Delivery, Change]], *, at: datetime.datetime) -> None:
     """One entry for each that moved. A replay moves nothing: its first delivery has the entries."""
-    told = {
-        row.pk: (change.typ, change.state)
-        for row, change in written
-        if change.typ and row.replay_of_id is None
-    }
-    if not told:
-        return
-    related = ("organization", "subscription__person", "subscription__operator", "consent")
-    rows = Delivery.objects.select_related(*related).in_bulk(told)
     acts: dict[uuid.UUID, list] = {}
-    for key, (typ, state) in told.items():
-        fact = facts.of_delivery(typ, rows[key], state=state)
-        acts.setdefault(rows[key].txn, []).append(fact)
-    for txn, done in acts.items():
-        ledger.append(done, by=Actor.system("deliver"), at=at, txn=txn)
+    for row, change in written:
+        if change.typ and row.replay_of_id is None:
+            acts.setdefault(row.txn, []).append(facts.of_delivery(change.typ, row, state=change.state))
+    if acts:
+        ledger.append_acts(acts.items(), by=Actor.system("deliver"), at=at)
 
 
 def reroute(organization: Organization, *, by: Actor, at: datetime.datetime) -> int:

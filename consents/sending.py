@@ -22,6 +22,7 @@ from providers.wires import Message, Outcome
 log = structlog.get_logger(__name__)
 
 SLOW = 1.0  # seconds
+TOGETHER = 0.04  # seconds in which answers are gathered before they are recorded
 NO_ROUTE = "by_hand"  # the organization has no channel that we carry
 
 
@@ -46,6 +47,7 @@ class Sender:
     _ready: threading.Event = field(default_factory=threading.Event, init=False)
     _broken: Exception | None = field(default=None, init=False)
     _begun: dict[int, float] = field(default_factory=dict, init=False)
+    _tasks: set[asyncio.Task] = field(default_factory=set, init=False)
 
     def __enter__(self) -> "Sender":
         self._thread = threading.Thread(target=self._run, name="outbound", daemon=True)
@@ -75,19 +77,30 @@ class Sender:
         """Begin an attempt for each delivery."""
         self.under_way += len(deliveries)
         self._begun |= dict.fromkeys((delivery.pk for delivery in deliveries), time.monotonic())
+        reached = []
         for delivery in deliveries:
-            route = routes.get(delivery.organization_id)
-            if route is None:
-                self._arrived.put(Attempt(delivery, Outcome(NO_ROUTE, detail="no channel that we carry")))
+            if route := routes.get(delivery.organization_id):
+                reached.append((delivery, route, letters[delivery.pk]))
             else:
-                work = self._attempt(delivery, route, letters[delivery.pk])
-                asyncio.run_coroutine_threadsafe(work, self._loop)
+                self._arrived.put(Attempt(delivery, Outcome(NO_ROUTE, detail="no channel that we carry")))
+        if reached:
+            self._loop.call_soon_threadsafe(self._begin, reached)
+
+    def _begin(self, reached: list[tuple[Delivery, Route, Message]]) -> None:
+        """In the loop's thread."""
+        for one in reached:
+            task = self._loop.create_task(self._attempt(*one))
+            self._tasks.add(task)  # the loop itself would let it be collected half way
+            task.add_done_callback(self._tasks.discard)
 
     def arrived(self, *, wait: float) -> list[Attempt]:
-        """What has come in: waits up to `wait` seconds for the first, then takes along what is there."""
+        """What has come in: waits up to `wait` seconds for the first, then a moment for others that are under way, because
+        one transaction for many costs little more than one for each."""
         found: list[Attempt] = []
         try:
             found.append(self._arrived.get(timeout=wait))
+            if self.under_way > 1:
+                time.sleep(TOGETHER)
             while True:
                 found.append(self._arrived.get_nowait())
         except queue.Empty:

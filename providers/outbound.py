@@ -7,6 +7,7 @@ size, never followed, never unpacked. A fourth gate belongs to the network the w
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import ipaddress
 import re
@@ -26,6 +27,7 @@ LONGEST_ADDRESS = 2048  # characters
 LARGEST_ANSWER = 65_536  # bytes
 CONNECT_TIMEOUT = 5.0  # seconds, name lookup and TLS included
 READ_TIMEOUT = 10.0  # seconds between two pieces of an answer
+KEPT_OPEN = 5.0  # seconds that a connection may wait for the next request of its session
 PORTS = frozenset({443})
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 
@@ -160,8 +162,8 @@ async def open_session(limit: int = 32, per_host: int = 4) -> AsyncIterator[Sess
     """A session for a batch of requests: `limit` under way in all, `per_host` at one address."""
     connector = aiohttp.TCPConnector(
         resolver=_Resolver(),
-        use_dns_cache=False,  # what was judged is what is connected, each time anew
-        force_close=True,
+        use_dns_cache=False,  # what was judged is what is connected, for each connection anew
+        keepalive_timeout=KEPT_OPEN,  # within one session: a connection leads to the address it was judged for
         limit=limit,
         limit_per_host=per_host,
         socket_factory=_guarded_socket,
@@ -199,6 +201,11 @@ def judge(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 def _shape(url: str) -> URL:
     if not isinstance(url, str) or not 0 < len(url) <= LONGEST_ADDRESS:
         raise Refused("the address is empty or too long")
+    return _shaped(url, frozenset(_pretended()), frozenset(_own_names()))
+
+
+@functools.lru_cache(maxsize=4096)  # a busy worker calls the same few hundred addresses all day
+def _shaped(url: str, pretended: frozenset[tuple[str, int]], own_names: frozenset[str]) -> URL:
     if "\\" in url or not url.isprintable() or any(char.isspace() for char in url):
         raise Refused("the address holds a space, a control character or a backslash")
     if "#" in url:
@@ -210,7 +217,7 @@ def _shape(url: str) -> URL:
         raise Refused("the address cannot be read") from error
     if "@" in parts.netloc or address.user or address.password:
         raise Refused("the address holds a user or password")
-    if parts.scheme == "http" and parts.netloc in {f"{host}:{port}" for host, port in _pretended()}:
+    if parts.scheme == "http" and parts.netloc in {f"{host}:{port}" for host, port in pretended}:
         return address
     host = address.raw_host or ""
     if parts.scheme != "https" or address.scheme != "https":
@@ -221,7 +228,7 @@ def _shape(url: str) -> URL:
         raise Refused("the address needs a full host name, not a number or a short name")
     if host.endswith(tuple(f".{name}" for name in _LOCAL)):
         raise Refused("the host name is a local one")
-    if any(host == own or (own.startswith(".") and host.endswith(own)) for own in _own_names()):
+    if any(host == own or (own.startswith(".") and host.endswith(own)) for own in own_names):
         raise Refused("the address is our own")
     return address
 

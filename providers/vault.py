@@ -12,7 +12,7 @@ import hmac
 import os
 import secrets as randomness
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -74,8 +74,17 @@ _SEAL_VERSION = b"\x01"
 def seal(plain: bytes, *, aad: bytes, key: bytes | None = None) -> bytes:
     """AES-256-GCM: version byte, 12-byte nonce, ciphertext and tag. `aad` says where the value belongs; `key` is 32
     bytes, by default the vault key."""
-    nonce = randomness.token_bytes(12)
-    return _SEAL_VERSION + nonce + AESGCM(key or _vault_key()).encrypt(nonce, plain, aad)
+    return seal_all([(plain, aad)], key=key)[0]
+
+
+def seal_all(values: Iterable[tuple[bytes, bytes]], *, key: bytes | None = None) -> list[bytes]:
+    """Several values, each with its place, under one key: the system is asked for randomness once, each has its own nonce."""
+    values, cipher = list(values), AESGCM(key or _vault_key())
+    nonces = randomness.token_bytes(12 * len(values))
+    return [
+        _SEAL_VERSION + (nonce := nonces[12 * n : 12 * n + 12]) + cipher.encrypt(nonce, plain, aad)
+        for n, (plain, aad) in enumerate(values)
+    ]
 
 
 def unseal(sealed: bytes, *, aad: bytes, key: bytes | None = None) -> bytes:

@@ -107,18 +107,17 @@ class Poll(OrganizationDoor):
 
     def _take(self, asked: dict) -> None:
         organization, at = self.request.organization, timezone.now()  # type: ignore[attr-defined]
-        for said in asked["ack"]:
-            try:
-                answers.acknowledge(_id(said), organization=organization, by=self.actor, at=at)
-            except answers.UnknownDelivery:
-                log.warning("unknown id acknowledged", organization=organization.code)
+        own = {said: found for said in asked["ack"] if (found := _id(said))}
+        unknown = answers.acknowledge_all(set(own.values()), organization=organization, by=self.actor, at=at)
+        if strange := len(set(asked["ack"])) - len(own) + len(unknown):
+            log.warning("unknown ids acknowledged", organization=organization.code, n=strange)
         for said, error in asked["setErrs"].items():
-            try:
+            if found := _id(said):
                 polling.note_unreadable(
-                    _id(said), organization=organization, code=error["err"], description=error["description"],
+                    found, organization=organization, code=error["err"], description=error["description"],
                     by=self.actor, at=at,
                 )  # fmt: skip
-            except answers.UnknownDelivery:
+            else:
                 log.warning("unknown id reported", organization=organization.code)
 
     def _offer(self, most: int) -> tuple[dict[str, str], bool]:
@@ -128,15 +127,13 @@ class Poll(OrganizationDoor):
         return polling.offer(organization, most=most, by=self.actor, at=at)
 
 
-def _id(said: str) -> uuid.UUID:
-    """Raises UnknownDelivery for what cannot be one of ours: other spellings of an id are other ids."""
+def _id(said: str) -> uuid.UUID | None:
+    """None for what cannot be one of ours: other spellings of an id are other ids."""
     try:
         found = uuid.UUID(said)
-    except ValueError as error:
-        raise answers.UnknownDelivery(said) from error
-    if str(found) != said:
-        raise answers.UnknownDelivery(said)
-    return found
+    except ValueError:
+        return None
+    return found if str(found) == said else None
 
 
 _waiting: set[uuid.UUID] = set()

@@ -15,9 +15,9 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Receiver(asyncio.Protocol):
-    """Answers each request when its body is there. `arrived` keeps when an id came first, where it is asked for."""
+    """Answers each request when its body is there. `arrived` keeps where and when an id came first."""
 
-    def __init__(self, arrived: dict[bytes, float]):
+    def __init__(self, arrived: dict[bytes, tuple[bytes, float]]):
         self.arrived, self.buffer = arrived, b""
 
     def connection_made(self, transport) -> None:
@@ -31,18 +31,19 @@ class Receiver(asyncio.Protocol):
             if len(self.buffer) < end:
                 return
             if self.buffer.startswith(b"GET /arrived"):
-                lines = b"".join(b"%s %f\n" % one for one in self.arrived.items())
+                lines = b"".join(b"%s %s %f\n" % (ident, *one) for ident, one in self.arrived.items())
                 self.arrived.clear()
                 self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(lines), lines))
             else:
                 if ident := _ID.search(self.buffer, 0, head):
-                    self.arrived.setdefault(ident[1], time.time())
+                    path = self.buffer[: self.buffer.find(b"\r\n")].split(b" ")[1]
+                    self.arrived.setdefault(ident[1], (path, time.time()))
                 self.transport.write(_ANSWER)
             self.buffer = self.buffer[end:]
 
 
 async def serve() -> None:
-    arrived: dict[bytes, float] = {}
+    arrived: dict[bytes, tuple[bytes, float]] = {}
     server = await asyncio.get_running_loop().create_server(lambda: Receiver(arrived), "127.0.0.1", 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -7,6 +7,7 @@ of `propagation` is an aiohttp loop that posts the same bytes to the same server
 
 import asyncio
 import contextlib
+import copy
 import datetime
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from django.utils import timezone
 
 from consents import lifecycle, propagation
 from consents.actors import Actor
-from consents.models import Delivery, Person
+from consents.models import Delivery, Person, Subscription
 from consents.sending import Attempt
 from providers import datafiles, registry
+from providers.ids import uuid7
 from providers.models import Organization, Service, Terms
 from providers.wires import RETRY, Outcome
 
@@ -33,6 +35,7 @@ from . import Result, median, percentile, scratch
 CLAIM_RATIO, SEND_RATIO, IDLE_WITHIN = 0.5, 0.5, 1.0  # of the limit; seconds from act to arrival when idle
 ORGANIZATIONS = 250  # four under way at each: a thousand rows a claim
 BATCH = 1_000
+PEOPLE = 20_000
 IDLE_ACTS = 40
 BY = Actor.system("bench")
 
@@ -41,13 +44,13 @@ def claim(*, count: int, rounds: int, leaves: int, say) -> Result:
     """P4: rows claimed and finished per second. `count` rows a round."""
     count = min(count, 20_000)
     with scratch.folders(), scratch.database():
-        template = _prepare(say)
+        template = prepare(say)
         pairs = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: {count:,} rows")
-            _fill(template, count)
+            _only(template, count)
             pairs.append((_claimed(count), _claimed_bare(count)))
-        _fill(template, BATCH)
+        _only(template, BATCH)
         logged = _claimed(BATCH, verdict="sent")
     ours, limit = (median([pair[i] for pair in pairs]) for i in (0, 1))
     ratio = median([one / other for one, other in pairs])
@@ -61,12 +64,12 @@ def claim(*, count: int, rounds: int, leaves: int, say) -> Result:
 def propagate(*, count: int, rounds: int, leaves: int, say) -> Result:
     """P5: messages signed, sent, answered and recorded with their log entry per second; and from act to arrival when idle."""
     count = min(count, 2_000)
-    with scratch.folders(), scratch.database(), _receiving() as address:
-        template = _prepare(say, address=address)
+    with scratch.folders(), scratch.database(), receiving() as address:
+        template = prepare(say, address=address)
         pairs = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: {count:,} messages")
-            _fill(template, count)
+            _only(template, count)
             bodies = list(Delivery.objects.filter(state="queued").values_list("jti", "body"))
             bare = asyncio.run(_posted(address, bodies))
             pairs.append((_sent(count), bare))
@@ -87,13 +90,13 @@ def propagate(*, count: int, rounds: int, leaves: int, say) -> Result:
 # --- what is sent ----------------------------------------------------------------------------------------------------------
 
 
-def _prepare(say, *, address: str = "https://bench.example") -> int:
+def prepare(say, *, address: str = "https://bench.example", organizations: int = ORGANIZATIONS) -> int:
     """Organizations with a channel each, and one delivery to copy; its primary key."""
     say("making organizations and a join")
     now = timezone.now()
     datafiles.load_scopes()
     datafiles.load_fictional(at=now)
-    for number in range(ORGANIZATIONS):
+    for number in range(organizations):
         organization = Organization.objects.create(
             code=f"BENCH{number:05d}", name_ko=f"재는 곳 {number}", name_en=f"Measured {number}", sector="bank",
             is_source=True, is_fictional=True,
@@ -103,7 +106,29 @@ def _prepare(say, *, address: str = "https://bench.example") -> int:
         )
     subscription = _join(now)
     Delivery.objects.filter(subscription=subscription).update(state="sent", sent_at=now, next_at=None)
+    _copy(subscription)
     return subscription.deliveries.get(role="operator").pk
+
+
+def _copy(subscription: Subscription) -> None:
+    """As many people as messages are under way at most, each with this subscription; numbered in a table of their own."""
+    people = [
+        Person(email=f"{uuid.uuid4()}@bench.invalid", born_on=datetime.date(1990, 1, 1))
+        for _ in range(PEOPLE)
+    ]
+    Person.objects.bulk_create(people)
+    copies = []
+    for person in people:
+        one = copy.copy(subscription)
+        one.pk, one.person, one._state = uuid7(), person, copy.copy(subscription._state)
+        copies.append(one)
+    Subscription.objects.bulk_create(copies)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE copied (n int PRIMARY KEY, id uuid, person_id uuid)")
+        cursor.executemany(
+            "INSERT INTO copied VALUES (%s, %s, %s)",
+            [(n, one.pk, one.person_id) for n, one in enumerate(copies)],
+        )
 
 
 def _join(now: datetime.datetime):
@@ -128,21 +153,29 @@ def _join(now: datetime.datetime):
 _FILL_SQL = """
 INSERT INTO consents_delivery (jti, txn, person_id, subscription_id, organization_id, role, event, goal, state, version, body,
   set_compact, overtaken, attempts, next_at, http_status, last_error, created_at, refusal, handle, checks)
-SELECT gen_random_uuid(), gen_random_uuid(), t.person_id, t.subscription_id, o.id, 'source', 'consent-withdrawn', 'stopped',
-  'queued', t.version, t.body, t.set_compact, false, 0, now() - interval '1 minute', NULL, '', now(), '', '', 0
-FROM consents_delivery t, generate_series(1, %s) n
-JOIN LATERAL (SELECT id FROM providers_organization WHERE code LIKE 'BENCH%%' ORDER BY code OFFSET n %% %s LIMIT 1) o ON true
+SELECT gen_random_uuid(), gen_random_uuid(), s.person_id, s.id, o.id, 'source', 'consent-withdrawn', 'stopped',
+  'queued', t.version, t.body, t.set_compact, false, 0, now() - %s::interval, NULL, '', now(), '', '', 0
+FROM consents_delivery t, generate_series(%s, %s) g(n)
+JOIN copied s ON s.n = g.n %% %s
+JOIN LATERAL (SELECT id FROM providers_organization WHERE code LIKE 'BENCH%%' ORDER BY code OFFSET g.n %% %s LIMIT 1) o ON true
 WHERE t.id = %s
 """
 
 
-def _fill(template: int, count: int) -> None:
-    """So many waiting rows; those before them are out of the way. Each has a subscription's worth of order to itself."""
+def fill(template: int, count: int, *, organizations: int = ORGANIZATIONS, age: str = "1 minute") -> None:
+    """So many more waiting rows, due since `age`, about one subscription after the other."""
+    first = Delivery.objects.count()
+    with connection.cursor() as cursor:
+        cursor.execute(_FILL_SQL, [age, first, first + count - 1, PEOPLE, organizations, template])
+
+
+def _only(template: int, count: int) -> None:
+    """So many waiting rows; those before them are out of the way."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE consents_delivery SET state = 'sent', sent_at = now(), next_at = NULL WHERE state <> 'sent'"
         )
-        cursor.execute(_FILL_SQL, [count, ORGANIZATIONS, template])
+        fill(template, count)
         cursor.execute("ANALYZE consents_delivery")
 
 
@@ -197,7 +230,7 @@ def _claimed_bare(count: int) -> float:
 
 
 @contextlib.contextmanager
-def _receiving() -> Iterator[str]:
+def receiving() -> Iterator[str]:
     """The receiver's address, which may be called while this lasts."""
     process = subprocess.Popen(
         [sys.executable, "-m", "consents.benchmarks.receiver"],
@@ -260,5 +293,5 @@ def _idle(address: str) -> list[float]:
         propagation.deliver_due(now=timezone.now)
         ours = {str(jti) for jti in subscription.deliveries.values_list("jti", flat=True)}
         text = urllib.request.urlopen(f"{address}/arrived", timeout=10).read().decode()  # noqa: S310 - our own receiver
-        waits += [float(at) - begun for jti, at in map(str.split, text.splitlines()) if jti in ours]
+        waits += [float(at) - begun for jti, _, at in map(str.split, text.splitlines()) if jti in ours]
     return waits

@@ -117,7 +117,6 @@ def _copy_all(made: world.Made) -> None:
     ):
         _copy(rows)
     write(made.log)
-    _copy(made.log.index)
 
 
 def _number(deliveries: list) -> None:

@@ -2,14 +2,13 @@
 
 import datetime
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection
 
 from consents.actors import Actor
-from consents.models import EntryIndex
 from providers import policy, vault
 
 from . import disclosures, entries, promises
@@ -18,7 +17,11 @@ _EVENT = "COPY ledger.event (event_id, entry, event_type) FROM STDIN (FORMAT BIN
 _EVENT_TYPES = ("uuid", "bytea", "text")
 _DISCLOSURE = "COPY ledger.disclosure (event_id, name, digest, ciphertext, subject_key_id, retain_until) FROM STDIN (FORMAT BINARY)"
 _DISCLOSURE_TYPES = ("uuid", "text", "text", "bytea", "uuid", "timestamptz")
-
+_INDEX = (
+    "COPY consents_entryindex (event_id, typ, at, txn, person_id, operator_id, party_id, subscription_id, consent_id, jti, subject, "
+    "actor_kind, actor_id, reason) FROM STDIN (FORMAT BINARY)"
+)
+_INDEX_TYPES = ("uuid", "text", "timestamptz", *("uuid",) * 7, *("text",) * 4)
 
 # Id and bytes of the data key by person id; under None the key of what belongs to no person.
 Keys = dict[Any, tuple[uuid.UUID | None, bytes]]
@@ -30,7 +33,7 @@ class OutsideTransaction(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that happened. The references are what search and history use; `fields` go into the entry."""
+    """One thing that happened. The references, rows or their keys, are what search and history use; `fields` go into the entry."""
 
     typ: str
     person: Any = None
@@ -51,16 +54,23 @@ def append(
     `txn` names the act they belong to. Every entry discloses `at` and `by`, and `sub` (the pairwise pseudonym)
     where a person and an operator are known. Raises OutsideTransaction, or entries.UnknownField.
     """
+    return append_acts([(txn, facts)], by=by, at=at)
+
+
+def append_acts(
+    acts: Iterable[tuple[uuid.UUID | None, Sequence[Fact]]], *, by: Actor, at: datetime.datetime
+) -> list[entries.Sealed]:
+    """The same for several acts at once: each comes with its `txn`, and is promised its own first entry."""
     if not connection.in_atomic_block:
         raise OutsideTransaction("ledger.append needs the transaction of the change it records")
+    acts = list(acts)
     keys: Keys = {None: (None, disclosures.public_key_bytes())}
-    keys |= disclosures.person_keys([fact.person for fact in facts if fact.person])
+    keys |= disclosures.person_keys({_key(fact.person) for _, facts in acts for fact in facts if fact.person})
     rows = Rows()
-    sealed = prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows)
+    sealed = [prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows) for txn, facts in acts]
     write(rows)
-    EntryIndex.objects.bulk_create(rows.index)
     promises.keep(sealed, by=by, at=at)
-    return sealed
+    return [entry for act in sealed for entry in act]
 
 
 @dataclass(slots=True)
@@ -69,7 +79,7 @@ class Rows:
 
     events: list[tuple] = field(default_factory=list)
     disclosures: list[tuple] = field(default_factory=list)
-    index: list[EntryIndex] = field(default_factory=list)
+    index: list[tuple] = field(default_factory=list)
 
 
 def prepare(
@@ -85,20 +95,15 @@ def prepare(
     sealed = []
     keep_until = retained_until(at)
     for fact in facts:
-        subject = pseudonym(fact.person, fact.operator)
+        person = _key(fact.person)
+        subject = pseudonym(person, _key(fact.operator))
         entry = entries.seal(fact.typ, at=at, fields=_fields(fact, by=by, at=at, txn=txn, subject=subject))
-        key_id, key = keys[fact.person.pk if fact.person else None]
+        key_id, key = keys[person]
         rows.events.append((entry.event_id, entry.entry, entry.typ))
+        encrypted = disclosures.encrypt_all(key, event_id=entry.event_id, disclosures=entry.disclosures)
         rows.disclosures += [
-            (
-                entry.event_id,
-                name,
-                entry.digests[name],
-                disclosures.encrypt(key, event_id=entry.event_id, name=name, disclosure=disclosure),
-                key_id,
-                keep_until,
-            )
-            for name, disclosure in entry.disclosures.items()
+            (entry.event_id, name, entry.digests[name], ciphertext, key_id, keep_until)
+            for name, ciphertext in encrypted.items()
         ]
         rows.index.append(_index_row(fact, entry, by=by, at=at, txn=txn, subject=subject))
         sealed.append(entry)
@@ -106,10 +111,11 @@ def prepare(
 
 
 def write(rows: Rows) -> None:
-    """Entries and disclosures into the log; the index is the caller's."""
+    """Entries and disclosures into the log, and what is searched into the index."""
     with connection.cursor() as cursor:
         _copy(cursor, _EVENT, _EVENT_TYPES, rows.events)
         _copy(cursor, _DISCLOSURE, _DISCLOSURE_TYPES, rows.disclosures)
+        _copy(cursor, _INDEX, _INDEX_TYPES, rows.index)
 
 
 def _copy(cursor, statement: str, types: tuple[str, ...], rows: list[tuple]) -> None:
@@ -119,9 +125,13 @@ def _copy(cursor, statement: str, types: tuple[str, ...], rows: list[tuple]) -> 
             copy.write_row(row)
 
 
-def pseudonym(person, operator) -> str:
+def pseudonym(person: uuid.UUID | None, operator: uuid.UUID | None) -> str:
     """The person's name towards one operator: pairwise, so that two operators cannot compare."""
-    return vault.pseudonym(str(operator.pk), str(person.pk)) if person and operator else ""
+    return vault.pseudonym(str(operator), str(person)) if person and operator else ""
+
+
+def _key(row: Any) -> Any:
+    return getattr(row, "pk", row)
 
 
 def _fields(fact: Fact, *, by: Actor, at, txn, subject: str) -> dict[str, Any]:
@@ -131,23 +141,12 @@ def _fields(fact: Fact, *, by: Actor, at, txn, subject: str) -> dict[str, Any]:
     return automatic | fact.fields
 
 
-def _index_row(fact: Fact, entry: entries.Sealed, *, by: Actor, at, txn, subject: str) -> EntryIndex:
-    return EntryIndex(
-        event_id=entry.event_id,
-        typ=fact.typ,
-        at=at,
-        txn=txn,
-        person=fact.person,
-        operator=fact.operator,
-        party=fact.party,
-        subscription=fact.subscription,
-        consent=fact.consent,
-        jti=fact.jti,
-        subject=subject,
-        actor_kind=by.kind,
-        actor_id=by.id,
-        reason=fact.reason,
-    )
+def _index_row(fact: Fact, entry: entries.Sealed, *, by: Actor, at, txn, subject: str) -> tuple:
+    """In the order of `_INDEX`."""
+    references = (fact.person, fact.operator, fact.party, fact.subscription, fact.consent)
+    return (
+        entry.event_id, fact.typ, at, txn, *map(_key, references), fact.jti, subject, by.kind, str(by.id), fact.reason,
+    )  # fmt: skip
 
 
 def retained_until(at: datetime.datetime) -> datetime.datetime:

@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from consents.models import Disclosure, PersonKey
@@ -15,20 +16,24 @@ def _aad(event_id: uuid.UUID, name: str) -> bytes:
     return event_id.bytes + name.encode("ascii")
 
 
-def encrypt(key: bytes, *, event_id: uuid.UUID, name: str, disclosure: str) -> bytes:
-    return vault.seal(disclosure.encode("ascii"), aad=_aad(event_id, name), key=key)
+def encrypt_all(key: bytes, *, event_id: uuid.UUID, disclosures: dict[str, str]) -> dict[str, bytes]:
+    """Each disclosure of an entry, by field name, so that it opens in its own place only."""
+    sealed = vault.seal_all(
+        ((text.encode("ascii"), _aad(event_id, name)) for name, text in disclosures.items()), key=key
+    )
+    return dict(zip(disclosures, sealed, strict=True))
 
 
 def decrypt(key: bytes, *, event_id: uuid.UUID, name: str, ciphertext: bytes) -> str:
     return vault.unseal(ciphertext, aad=_aad(event_id, name), key=key).decode("ascii")
 
 
-def person_keys(people: list) -> dict[uuid.UUID, tuple[uuid.UUID, bytes]]:
+def person_keys(people: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[uuid.UUID, bytes]]:
     """Id and clear bytes of each person's data key, by person id; made at the first use. At most three queries."""
     rows = {row.person_id: row for row in PersonKey.objects.filter(person__in=people)}
     fresh = []
-    for person in {person.pk: person for person in people if person.pk not in rows}.values():
-        key = PersonKey(id=uuid7(), person=person)
+    for person in sorted(set(people) - rows.keys()):
+        key = PersonKey(id=uuid7(), person_id=person)
         key.wrapped = vault.seal(secrets.token_bytes(32), aad=key.id.bytes)
         fresh.append(key)
     if fresh:

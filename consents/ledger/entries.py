@@ -24,6 +24,8 @@ SEOUL = ZoneInfo("Asia/Seoul")
 MAX_BYTES = 65_535  # tlog-tiles frames an entry with a 16-bit length
 MAX_SAFE_INTEGER = 2**53 - 1
 
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 _ACT = frozenset({"at", "by", "sub", "opr", "txn", "rsn", "ver", "dlv", "hnd"})
 _CONSENT = _ACT | {
     "con",
@@ -156,7 +158,7 @@ def _canonical(value: list[Any]) -> bytes:
     if any(isinstance(part, dict | list) for part in value) and "{" in str(value):
         return rfc8785.dumps(value)
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encoded(value).encode()
     except UnicodeEncodeError:
         return rfc8785.dumps(value)  # says what is wrong
 
@@ -179,7 +181,7 @@ def encode(*, typ: str, day: datetime.date, event_id: uuid.UUID, digests: list[s
         "typ": typ,
         "v": 1,
     }
-    entry = json.dumps(public, separators=(",", ":")).encode() if typ.isascii() else rfc8785.dumps(public)
+    entry = _encoded(public).encode() if typ.isascii() else rfc8785.dumps(public)
     if len(entry) > MAX_BYTES:
         raise ValueError(f"entry of {len(entry)} bytes is longer than {MAX_BYTES}")
     return entry
@@ -192,9 +194,15 @@ def seal(typ: str, *, at: datetime.datetime, fields: Mapping[str, Any]) -> Seale
         raise UnknownField(f"{typ} is not a ledger type")
     if unknown := sorted(set(fields) - allowed):
         raise UnknownField(f"{typ} has no field {', '.join(unknown)}")
-    disclosures = {name: disclose(name, value, secrets.token_bytes(16)) for name, value in fields.items()}
+    noise = secrets.token_bytes(
+        16 * (len(fields) + 1)
+    )  # the system is asked once: 16 bytes for each salt, and for the id
+    salts = [noise[n : n + 16] for n in range(16, len(noise), 16)]
+    disclosures = {
+        name: disclose(name, value, salt) for (name, value), salt in zip(fields.items(), salts, strict=True)
+    }
     digests = {name: digest(disclosure) for name, disclosure in disclosures.items()}
-    event_id = uuid.uuid4()
+    event_id = uuid.UUID(bytes=noise[:16], version=4)
     entry = encode(
         typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=list(digests.values())
     )

@@ -97,17 +97,16 @@ def of_erasure(
 
 
 def of_delivery(typ: str, delivery: Delivery, *, state: str, **fields) -> Fact:
-    subscription = delivery.subscription
     return Fact(
         typ,
-        person=subscription.person,
-        operator=subscription.operator,
-        party=delivery.organization,
-        subscription=subscription,
-        consent=delivery.consent,
+        person=delivery.person_id,
+        operator=delivery.subscription.operator_id,
+        party=delivery.organization_id,
+        subscription=delivery.subscription_id,
+        consent=delivery.consent_id,
         jti=delivery.jti,
         fields={
-            "jti": delivery.jti, "opr": delivery.organization.code, "sbs": subscription.pk, "con": delivery.consent_id,
+            "jti": delivery.jti, "opr": delivery.organization.code, "sbs": delivery.subscription_id, "con": delivery.consent_id,
             "sta": state, "evt": delivery.event, "rol": delivery.role, "gol": delivery.goal, **fields,
         },
     )  # fmt: skip

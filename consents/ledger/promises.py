@@ -36,14 +36,17 @@ def merge_delay(at: datetime.datetime) -> int:
     return policy.number("MERGE_DELAY_SECONDS", on=at.astimezone(SEOUL).date())
 
 
-def keep(sealed: Sequence[Sealed], *, by: Actor, at: datetime.datetime) -> None:
-    """Remember what is promised for an act: its first entry. What the system does by itself is promised to nobody.
+def keep(acts: Iterable[Sequence[Sealed]], *, by: Actor, at: datetime.datetime) -> None:
+    """Remember what is promised for acts: the first entry of each. What the system does by itself is promised to nobody.
 
     The delay runs from whichever clock is ahead: a web process that lives in the past makes no promise that is broken as soon
     as it is given."""
-    if sealed and by.kind != "system":
-        due = Greatest(Value(due_at(at)), Now() + datetime.timedelta(seconds=merge_delay(at)))
-        Promise.objects.create(event_id=sealed[0].event_id, leaf_hash=sealed[0].leaf_hash, due_at=due)
+    if by.kind == "system":
+        return
+    due = Greatest(Value(due_at(at)), Now() + datetime.timedelta(seconds=merge_delay(at)))
+    Promise.objects.bulk_create(
+        Promise(event_id=act[0].event_id, leaf_hash=act[0].leaf_hash, due_at=due) for act in acts if act
+    )
 
 
 def receipts(

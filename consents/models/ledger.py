@@ -162,13 +162,22 @@ class EntryIndex(models.Model):
     typ = models.CharField(max_length=30)
     at = models.DateTimeField()
     txn = models.UUIDField(null=True)
-    person = models.ForeignKey(Person, on_delete=models.PROTECT, null=True, related_name="entries")
-    operator = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
-    party = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
-    subscription = models.ForeignKey(
-        Subscription, on_delete=models.PROTECT, null=True, related_name="entries"
+    # Without indexes of their own: each begins one of those below, and every entry pays for every index.
+    person = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, related_name="entries", db_index=False
     )
-    consent = models.ForeignKey(Consent, on_delete=models.PROTECT, null=True, related_name="entries")
+    operator = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, null=True, related_name="+", db_index=False
+    )
+    party = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, null=True, related_name="+", db_index=False
+    )
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, null=True, related_name="entries", db_index=False
+    )
+    consent = models.ForeignKey(
+        Consent, on_delete=models.PROTECT, null=True, related_name="entries", db_index=False
+    )
     jti = models.UUIDField(null=True)
     subject = models.CharField(max_length=28, blank=True, help_text="pairwise pseudonym p_…")
     actor_kind = models.CharField(max_length=12)

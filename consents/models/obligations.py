@@ -39,11 +39,16 @@ class Delivery(models.Model):
     jti = models.UUIDField(unique=True, default=uuid7, editable=False, help_text="one per act and party")
     txn = models.UUIDField(help_text="one per act")
     person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="deliveries")
-    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="deliveries")
+    # Without indexes of their own, as the organization: each begins one of those below.
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, related_name="deliveries", db_index=False
+    )
     consent = models.ForeignKey(
         Consent, on_delete=models.PROTECT, null=True, blank=True, related_name="deliveries"
     )
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="deliveries", db_index=False
+    )
     role = models.CharField(max_length=9, choices=Role)
     event = models.CharField(max_length=30)
     goal = models.CharField(max_length=8, choices=Goal)

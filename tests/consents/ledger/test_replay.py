@@ -457,7 +457,9 @@ def said_again(typ: str, **changes) -> None:
         typ,
     )
     for name, disclosure in sealed.disclosures.items():
-        cipher = disclosures.encrypt(plain, event_id=sealed.event_id, name=name, disclosure=disclosure)
+        cipher = disclosures.encrypt_all(plain, event_id=sealed.event_id, disclosures={name: disclosure})[
+            name
+        ]
         sql(
             "INSERT INTO ledger.disclosure VALUES (%s, %s, %s, %s, %s, now())",
             sealed.event_id, name, sealed.digests[name], cipher, key_id,
