@@ -117,6 +117,8 @@ def test_whoever_writes_is_told_who_and_when():
         "record", "claim", "deliver_due", "owe", "note_use", "forget_old", "write_entry", "once",
         # made at its first use, inside whoever's act that is
         "person_keys",
+        # scratch rows of a benchmark
+        "prepare",
         # the outside world's own clients, made before anybody signs in
         "create_app_client",
     }  # fmt: skip
@@ -272,6 +274,7 @@ SOCKETS = {
     "providers/management/commands/sandbox.py": "the other side: pretend organizations of the demo",
     "consents/ledger/signer.py": "the log's signer and its caller, on their own unix socket",
     "consents/management/commands/witness.py": "the regulator's witness: it listens and never connects",
+    "consents/benchmarks/steady.py": "asks the benchmark's own receiver on loopback what has arrived",
     "consents/benchmarks/stops.py": "the bare loop that sending is measured against, and its receiver on loopback",
     "config/servers.py": "asks the embedded broker on its own unix socket whether it lives",
     "config/management/commands/demo.py": "asks our own web server on loopback whether it answers",

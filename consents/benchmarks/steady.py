@@ -1,4 +1,4 @@
-"""WRITES scratch deliveries: P11, stops a second from act to *received* by one Celery worker under a steady load.
+"""P11: stops a second from act to *received* by one Celery worker under a steady load.
 
 The acts are written as a mass ending writes them, many rows a statement, so that this process does not set the pace; their
 messages are claimed, signed, sent and recorded by a real worker through a real broker. The organizations take each message

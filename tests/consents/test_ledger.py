@@ -247,12 +247,12 @@ def test_what_is_disclosed_hashes_to_what_is_public(told):
 def test_a_disclosure_opens_with_its_persons_key_only(told, person):
     index = EntryIndex.objects.filter(subscription=told, typ="subscription.ended").get()
     row = Disclosure.objects.get(event_id=index.event_id, name="rsn")
-    key_id, key = disclosures.person_keys([person])[person.pk]
+    key_id, key = disclosures.person_keys([person.pk])[person.pk]
     assert row.subject_key_id == key_id
     opened = disclosures.decrypt(key, event_id=row.event_id, name="rsn", ciphertext=bytes(row.ciphertext))
     assert disclosures.decode(opened) == ("rsn", "person_left") and entries.digest(opened) == row.digest
     other = factories.PersonFactory()
-    _, others = disclosures.person_keys([other])[other.pk]
+    _, others = disclosures.person_keys([other.pk])[other.pk]
     for wrong in (
         {"key": others, "event_id": row.event_id, "name": "rsn"},
         {"key": key, "event_id": uuid.uuid4(), "name": "rsn"},

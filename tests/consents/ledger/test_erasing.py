@@ -401,7 +401,7 @@ def test_yesterdays_backup_cannot_be_decrypted(no_hold, life, person, at):
             "SELECT event_id, name, ciphertext FROM ledger.disclosure WHERE event_id = ANY(%s)", [mine]
         )
         backup = [(event, name, bytes(sealed)) for event, name, sealed in cursor.fetchall()]
-    key = bytes(disclosures.person_keys([person])[person.pk][1])
+    key = bytes(disclosures.person_keys([person.pk])[person.pk][1])
     assert len(backup) > 50 and disclosures.decrypt(
         key, event_id=backup[0][0], name=backup[0][1], ciphertext=backup[0][2]
     )

@@ -449,7 +449,7 @@ def said_again(typ: str, **changes) -> None:
     sealed = entries.seal(typ, at=datetime.datetime.fromisoformat(values["at"]), fields={**values, **changes})
     ((key_id,),) = sql("SELECT DISTINCT subject_key_id FROM ledger.disclosure WHERE event_id = %s", event_id)
     key = PersonKey.objects.get(pk=key_id)
-    plain = disclosures.person_keys([key.person])[key.person_id][1]
+    plain = disclosures.person_keys([key.person_id])[key.person_id][1]
     sql(
         "INSERT INTO ledger.event (event_id, entry, event_type) VALUES (%s, %s, %s)",
         sealed.event_id,
