@@ -4,7 +4,6 @@ A list is one side's word. It opens cases and tells the person; nothing that was
 """
 
 import asyncio
-import contextlib
 import datetime
 import random
 import time
@@ -16,7 +15,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Max, Q
 
-from consents import cases, references, routes, speedbump, transfers
+from consents import cases, locks, references, routes, speedbump, transfers
 from consents.actors import Actor
 from consents.models import Case, Consent, Delivery, Inquiry, Notice, Person, Reference
 from consents.speedbump import Reason
@@ -30,7 +29,6 @@ BY = Actor.system("discover")
 AT_ONCE = 40
 PER_ORGANIZATION = 4  # at once: who hangs holds a round up for one time-out, not for several
 RUN_SECONDS = 10.0  # after which a run begins nothing new
-_RUN_LOCK = 0x6A73
 ENROL = 2000  # pairs of one run
 MOST_DIFFERENCES = 50  # cases of one list: more than that is one mistake, not fifty
 
@@ -167,7 +165,7 @@ def run(*, now: Callable[[], datetime.datetime], rounds: int = 10, seconds: floa
     """Ask about whoever is due, at most `rounds` batches, and begin none after `seconds`; returns how many answers came in.
     One run at a time: whoever is slow to answer occupies one process of all, and no more."""
     until, asked = time.monotonic() + seconds, 0
-    with _alone() as alone:
+    with locks.alone(locks.DISCOVERY) as alone:
         for _round in range(rounds if alone else 0):
             batch = claim(at=now(), limit=AT_ONCE) if time.monotonic() < until else []
             if not batch:
@@ -175,20 +173,6 @@ def run(*, now: Callable[[], datetime.datetime], rounds: int = 10, seconds: floa
             for inquiry, listing in ask(batch, now=now):
                 asked += record(inquiry, listing, by=BY, at=now())
     return asked
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether no other run is under way. The database lets go when this connection ends, whatever becomes of us."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_RUN_LOCK])
-        alone = cursor.fetchone()[0]
-    try:
-        yield alone
-    finally:
-        if alone:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [_RUN_LOCK])
 
 
 def ask(batch: list[Inquiry], *, now: Callable[[], datetime.datetime]) -> Iterator[tuple[Inquiry, Listing]]:

@@ -17,7 +17,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Q
 
-from consents import routes, trials
+from consents import locks, routes, trials
 from consents.actors import Actor
 from consents.models import GymMessage, GymRun
 from providers import outbound, policy
@@ -32,7 +32,6 @@ DEAD_AFTER = datetime.timedelta(minutes=6)  # more than a run can last
 KEPT = datetime.timedelta(days=30)  # message ids, as long as receivers keep theirs
 RUNS_A_DAY = 40  # of one organization
 TURNED_AWAY = 2  # acknowledgements of the storm that we answer with 503
-CLAIMING = 7305  # advisory lock
 
 BUSY, TAKEN = "busy", "taken"  # what `hear` says
 
@@ -108,7 +107,7 @@ def run_next(*, now: Callable[[], datetime.datetime]) -> int:
 def claim(*, at: datetime.datetime) -> GymRun | None:
     """Begin the oldest waiting run, if none is under way."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIMING])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [locks.GYM_CLAIM])
         if GymRun.objects.filter(started_at__isnull=False, finished_at__isnull=True).exists():
             return None
         run = GymRun.objects.filter(finished_at__isnull=True).order_by("asked_at", "pk").first()

@@ -16,7 +16,7 @@ from django.db.models import Value, prefetch_related_objects
 from django.db.models.functions import Least, Now
 from psycopg.errors import LockNotAvailable
 
-from consents import checks, health, ledger, messages, routes
+from consents import checks, health, ledger, locks, messages, routes
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Delivery
@@ -201,7 +201,6 @@ _CARRIED = (
     "organization__code", "role", "event", "goal", "state", "body", "overtaken", "replay_of_id", "handle", "attempts",
     "created_at", "sent_at", "dead_at", "lease_token",
 )  # fmt: skip
-_CLAIM_LOCK = 0x6A71  # one claim at a time, so that "how many are under way there" is true when it is used
 
 
 def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
@@ -220,7 +219,8 @@ def claim(*, at: datetime.datetime, limit: int) -> list[Delivery]:
         with transaction.atomic(), connection.cursor() as cursor:
             if not inside_another:  # which would keep these limits after the claim
                 cursor.execute(_CLAIM_PATIENCE)
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
+            # One claim at a time, so that "how many are under way there" is true when it is used.
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [locks.DELIVERY_CLAIM])
             cursor.execute(_CLAIM_SQL, bounds)
             tokens = dict(cursor.fetchall())
     except OperationalError as error:

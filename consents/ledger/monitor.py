@@ -18,6 +18,7 @@ import structlog
 from django.conf import settings
 from django.db import connections
 
+from consents import locks
 from consents.models import Leaf, Promise, Verification
 from providers.ids import uuid7
 
@@ -25,7 +26,6 @@ from . import merkle, notes, proofs, tiles
 
 log = structlog.get_logger(__name__)
 
-RUNNING = 7304  # advisory lock
 MEMORY = ".monitor.json"  # in the folder of the log; /log/ serves it to nobody
 BATCH = 16_384  # leaves hashed at a time
 AT_ONCE = 1_000_000  # old leaves hashed again when somebody waits for the answer
@@ -112,7 +112,7 @@ def watch(*, at: datetime.datetime, full: bool = False, read: Read | None = None
 
     `full` hashes again at once, from the beginning, up to AT_ONCE entries, not only what is new. `read` answers a published file by its address (default:
     the folder of the log). Safe to run twice at once."""
-    with _alone() as alone:
+    with locks.alone(locks.MONITOR, using=settings.LEDGER_ALIAS) as alone:
         if not alone:
             return None
         findings: list[Finding] = []
@@ -156,7 +156,7 @@ def held(*, at: datetime.datetime) -> list[Finding]:
 
 def acknowledge(*, reason: str, by, at: datetime.datetime) -> int:
     """A person has looked into what is held and says why it may go; answers how many. What is still so comes back."""
-    with _alone() as alone:
+    with locks.alone(locks.MONITOR, using=settings.LEDGER_ALIAS) as alone:
         memory = remembered(at=at, findings=[]) if alone else None
         if memory is None or not memory.held:
             return 0
@@ -177,7 +177,7 @@ def is_told(since: str, *, at: datetime.datetime) -> bool:
 
 def note_told(since: str, *, at: datetime.datetime) -> None:
     """Remember that it was told; an empty text: somebody has witnessed again."""
-    with _alone() as alone:
+    with locks.alone(locks.MONITOR, using=settings.LEDGER_ALIAS) as alone:
         memory = remembered(at=at, findings=[]) if alone else None
         if memory is not None:
             memory.told = since
@@ -437,17 +437,3 @@ def _remember(findings: list[Finding], *, memory: Memory, at: datetime.datetime)
         id=uuid7(), kind=Verification.Kind.MONITOR, started_at=at, finished_at=at, size=memory.size,
         root_hash=root, findings=findings,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _alone():
-    """Whether nobody else runs."""
-    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [RUNNING])
-        (alone,) = cursor.fetchone()
-    try:
-        yield alone
-    finally:
-        if alone:
-            with connections[settings.LEDGER_ALIAS].cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [RUNNING])

@@ -7,7 +7,6 @@ its leaves are committed: another order would need another signature for the sam
 """
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
@@ -15,11 +14,12 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, connections, transaction
 
+from consents import locks
+
 from . import merkle, notes, proofs, signer, tiles
 
 log = structlog.get_logger(__name__)
 
-ORDERING, RUNNING = 7301, 7302  # advisory locks: one orders at a time; one runs at a time
 HASH_MISMATCH = "23L03"  # of the trigger b_dense
 BATCH = 16_384  # leaves a checkpoint; a multiple of the tiles' width
 
@@ -84,7 +84,7 @@ class Sequencer:
         """Order, grow and sign until nothing waits, at most `rounds` batches. Safe to run twice at once.
 
         Raises Stopped, signer.Unavailable, OSError (no space for tiles); what was ordered stays ordered."""
-        with _alone() as alone:
+        with locks.alone(locks.SEQUENCER, using=settings.LEDGER_ALIAS) as alone:
             if not alone:
                 return Report(busy=True)
             with signer.connect() as signing:
@@ -149,7 +149,7 @@ class Sequencer:
         """Write all tiles of the signed tree again from the committed leaves: some are missing or damaged.
 
         False: another one runs, nothing was written. Raises Stopped, signer.Unavailable, OSError."""
-        with _alone() as alone:
+        with locks.alone(locks.SEQUENCER, using=settings.LEDGER_ALIAS) as alone:
             if alone:
                 with signer.connect() as signing:
                     signed = signing.state()
@@ -233,7 +233,7 @@ def _placed(limit: int, *, forget: bool = False) -> int:
         transaction.atomic(using=settings.LEDGER_ALIAS),
         connections[settings.LEDGER_ALIAS].cursor() as cursor,
     ):
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ORDERING])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [locks.LEDGER_ORDER])
         if forget:
             cursor.execute(_FORGET_SQL)
         cursor.execute(_BY_INDEX_SQL)
@@ -290,20 +290,6 @@ def _checkpoint() -> tuple[int, bytes] | None:
         cursor.execute("SELECT tree_size, root_hash FROM ledger.checkpoint ORDER BY tree_size DESC LIMIT 1")
         row = cursor.fetchone()
     return (row[0], bytes(row[1])) if row else None
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether nobody else runs; the lock goes with the connection, also by kill -9."""
-    with connections[settings.LEDGER_ALIAS].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [RUNNING])
-        (alone,) = cursor.fetchone()
-    try:
-        yield alone
-    finally:
-        if alone:
-            with connections[settings.LEDGER_ALIAS].cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [RUNNING])
 
 
 def _write_default_policy(key: notes.Key) -> None:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from consents import jobs, ledger
+from consents import jobs, ledger, locks
 from consents.actors import Actor
 from consents.ledger import Fact, cosigning, merkle, monitor, notes, proofs, recount, tiles
 from consents.ledger.sequencer import Sequencer
@@ -339,7 +339,7 @@ def test_the_second_monitor_leaves_at_once(now):
         finally:
             connections.close_all()
 
-    with monitor._alone() as alone:
+    with locks.alone(locks.MONITOR) as alone:
         assert alone
         thread = threading.Thread(target=other)
         thread.start()

@@ -233,9 +233,9 @@ def test_the_second_sequencer_leaves_at_once(now):
         finally:
             connections.close_all()
 
-    from consents.ledger.sequencer import _alone
+    from consents import locks
 
-    with _alone() as alone:
+    with locks.alone(locks.SEQUENCER) as alone:
         assert alone
         thread = threading.Thread(target=other)
         thread.start()
