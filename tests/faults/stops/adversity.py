@@ -205,6 +205,8 @@ def keys_rotate(world: World, rng: random.Random, *, seconds: float = 60.0, ever
     crowd.join()
     check(program.wait(60) == 0, "the rotation failed")
     teller.join(10)
+    assert program.stdout is not None
+    program.stdout.close()
     figures = at_rest(world, rotations=rounds)
     kids = world.sql(
         "SELECT count(DISTINCT split_part(set_compact, '.', 1)) FROM consents_delivery WHERE id > %s",
