@@ -94,6 +94,7 @@ def _load_organization(row: dict) -> Organization:
             status=licence["status"],
             decided_on=licence["decided_on"],
             effective_on=licence["effective_on"],
+            nth=1,
             defaults={"source": _INVENTED, "note": licence["note"], "note_en": licence["note_en"]},
         )
     return organization

@@ -145,6 +145,7 @@ def _import_decision(entry: register.Entry, organization: Organization) -> Licen
     )
 
 
+@transaction.atomic
 def record_decision(
     *,
     organization: Organization,
@@ -156,19 +157,21 @@ def record_decision(
     by=None,
     at: datetime.datetime,
 ) -> Licence:
-    """Record one decision about an operator's licence; the same decision again gives back the first record.
+    """Record one decision about an operator's licence. Said again it gives back the record there is; after another of
+    the same dates came in between it is a decision of its own, and the last one counts.
 
     Only writes the fact. What a decision does to consents is the caller's business. Raises NotAnOperator."""
     if not organization.is_operator:
         raise NotAnOperator(organization.code)
-    licence, _ = Licence.objects.get_or_create(
-        organization=organization,
-        status=status,
-        decided_on=decided_on,
-        effective_on=effective_on,
-        defaults={"source": source, "note": note},
-    )
-    return licence
+    Organization.objects.select_for_update().get(pk=organization.pk)
+    made = organization.licences.filter(decided_on=decided_on, effective_on=effective_on)
+    last = made.order_by("-id").first()
+    if last and last.status == status:
+        return last
+    return Licence.objects.create(
+        organization=organization, status=status, decided_on=decided_on, effective_on=effective_on,
+        nth=made.filter(status=status).count() + 1, source=source, note=note,
+    )  # fmt: skip
 
 
 # Terms

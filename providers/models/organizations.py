@@ -101,12 +101,15 @@ class Organization(models.Model):
 
 
 class Licence(models.Model):
-    """One dated decision about an operator (허가). Decisions are added, never changed."""
+    """One dated decision about an operator (허가). Decisions are added, never changed; of those of one day the last counts.
+
+    `nth` tells apart a decision that comes back on the same day: suspended, licensed, suspended for the second time."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="licences")
     status = models.CharField(max_length=12, choices=LicenceStatus)
     decided_on = models.DateField()
     effective_on = models.DateField()
+    nth = models.PositiveSmallIntegerField(default=1, db_default=1)
     source = models.CharField(max_length=300)
     note = models.CharField(max_length=500, blank=True)
     note_en = models.CharField(max_length=500, blank=True, default="", db_default="")
@@ -116,7 +119,7 @@ class Licence(models.Model):
         constraints = [
             models.UniqueConstraint(
                 name="licence_decision_is_recorded_once",
-                fields=["organization", "status", "decided_on", "effective_on"],
+                fields=["organization", "status", "decided_on", "effective_on", "nth"],
             ),
             models.CheckConstraint(
                 name="licence_takes_effect_on_or_after_its_decision",

@@ -114,6 +114,26 @@ def test_a_decision_is_recorded_once_and_only_for_operators(service):
     assert Licence.objects.count() == count
 
 
+def test_of_the_decisions_of_one_day_the_last_one_counts(service):
+    operator, day = service.organization, datetime.date(2026, 11, 20)
+    facts = {"organization": operator, "decided_on": day, "effective_on": day, "source": "시험", "at": AT}
+    made = []
+    for status in ("suspended", "licensed", "suspended", "suspended", "conditional", "suspended"):
+        made.append(registry.record_decision(status=status, **facts))
+        assert operator.status_on(day) == status
+    assert made[3] == made[2] and len(set(made)) == 5
+    assert [licence.nth for licence in made] == [1, 1, 2, 2, 1, 3]
+
+
+def test_a_decision_said_again_does_not_come_before_one_of_a_later_day(service):
+    operator, day = service.organization, datetime.date(2026, 11, 20)
+    facts = {"organization": operator, "effective_on": datetime.date(2026, 12, 1), "source": "시험", "at": AT}
+    first = registry.record_decision(status="suspended", decided_on=day, **facts)
+    registry.record_decision(status="licensed", decided_on=day + datetime.timedelta(days=1), **facts)
+    assert registry.record_decision(status="suspended", decided_on=day, **facts) == first
+    assert operator.status_on(datetime.date(2026, 12, 1)) == "licensed"
+
+
 def test_a_native_channel_has_a_sealed_secret_and_only_one_is_open(service):
     secret = signing.new_webhook_secret()
     native = {
