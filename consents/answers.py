@@ -8,10 +8,10 @@ from django.db import connection, transaction
 from django.db.models import Q, Value
 from django.db.models.functions import Coalesce
 
-from consents import ledger
+from consents import checks, contradictions, ledger
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.models import Consent, Delivery, Evidence, Reissue, Subscription
+from consents.models import Delivery, Evidence, Reissue, Subscription
 from consents.propagation import RANK, advance, write_entry
 
 
@@ -120,21 +120,26 @@ def complete(
     """The organization proves that it stopped, erased, or lawfully keeps (status `retained`, with `basis`).
 
     `evidence` is an unsaved row; it is saved with the change. Raises UnknownDelivery, or WrongOrder when the
-    statement goes backwards, nothing was to be stopped, or erasing was never asked but is refused."""
+    statement goes backwards, nothing was to be stopped, or erasing was never asked but is refused. Who signed that it
+    erased, and was found out, can sign again: it settles the erasure, and the delivery stays what it is."""
     with transaction.atomic():
         delivery = _own(delivery_jti, organization)
         _close_replays([delivery], at=at)
         if delivery.goal == Delivery.Goal.RECEIVED:
             raise WrongOrder("nothing was to be stopped")
+        again = evidence.status == Evidence.Status.ERASED and contradictions.is_asked_again(delivery)
         if evidence.status == Evidence.Status.RETAINED:
             _refuse(delivery, basis=basis, at=at)
+        elif again:
+            checks.schedule(delivery, at=at)
+            delivery.save(update_fields=["check_at"])
         elif RANK.get(delivery.state, 0) >= RANK[evidence.status]:
             raise WrongOrder(f"the delivery is already {delivery.state}")
         else:
             _forward(delivery, evidence.status, at=at)
         evidence.delivery, evidence.organization, evidence.received_at = delivery, organization, at
         evidence.save(force_insert=True)
-        if evidence.status != Evidence.Status.RETAINED:
+        if evidence.status != Evidence.Status.RETAINED and not again:
             write_entry(
                 delivery,
                 f"delivery.{evidence.status}",
@@ -207,8 +212,7 @@ def keep_refusal(delivery: Delivery, *, basis: str, at: datetime.datetime) -> No
 
 
 def _settle_erasure(delivery: Delivery, evidence: Evidence, *, basis: str, by: Actor, at) -> None:
-    """Write the erasure's outcome on the rows it was asked for. Only the operator's word settles a subscription."""
-    subscription = delivery.subscription
+    """Write the erasure's outcome on the rows it was asked for."""
     confirmed = evidence.status == Evidence.Status.ERASED
     changes = (
         {"erasure": "confirmed", "erasure_confirmed_at": at}
@@ -216,24 +220,10 @@ def _settle_erasure(delivery: Delivery, evidence: Evidence, *, basis: str, by: A
         else {"erasure": "refused", "erasure_refusal": basis[:300]}
     )
     asked = Q(erasure="requested") | Q(erasure="refused") if confirmed else Q(erasure="requested")
-    consents = Consent.objects.filter(asked, subscription=subscription)
-    if delivery.consent_id:
-        consents = consents.filter(pk=delivery.consent_id)
-    if delivery.role == Delivery.Role.RECIPIENT:
-        consents = consents.filter(recipient=delivery.organization)
-    elif delivery.consent_id is None:
-        consents = consents.exclude(kind=Consent.Kind.THIRD_PARTY, recipient__in=_told(delivery))
     settled: list[uuid.UUID] = []
-    if delivery.role == Delivery.Role.OPERATOR or not delivery.consent_id:
-        settled = list(consents.order_by("pk").values_list("pk", flat=True))
-        Consent.objects.filter(pk__in=settled).update(**changes)
-    if delivery.role == Delivery.Role.OPERATOR and delivery.consent_id is None:
-        changed = Subscription.objects.filter(asked, pk=subscription.pk).update(**changes)
-        settled += [subscription.pk] * changed
+    for rows in contradictions.reached(delivery):
+        ids = list(rows.filter(asked).order_by("pk").values_list("pk", flat=True))
+        rows.model.objects.filter(pk__in=ids).update(**changes)
+        settled += ids
     fact = facts.of_settlement(delivery, evidence, settled=settled, basis=basis)
     ledger.append([fact], by=by, at=at, txn=delivery.txn)
-
-
-def _told(delivery: Delivery):
-    """Third parties that answer for themselves in this act."""
-    return Delivery.objects.filter(txn=delivery.txn, role=Delivery.Role.RECIPIENT).values("organization_id")

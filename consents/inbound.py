@@ -14,14 +14,17 @@ from django.db.models import Q
 
 from consents import answers, lifecycle, references
 from consents.actors import Actor
+from consents.ledger.entries import SEOUL
 from consents.models import Consent, Delivery, EndReason, InboundMessage, Reference, Subscription
-from providers import wires
+from providers import policy, wires
 from providers.models import Organization
 
 log = structlog.get_logger(__name__)
 
 # Kinds of identifiers that are our own; a partner may use its own name of a consent as well.
 OUR_CONSENT, OUR_SUBSCRIPTION = "our consent", "our subscription"
+BATCH = 1000  # messages that are forgotten in one statement
+FORGOTTEN = 100_000  # messages that are forgotten in one run
 Ending = tuple[Consent | Subscription, str]  # and why
 
 
@@ -101,6 +104,25 @@ def _is_new(organization: Organization, jti: str, raw: bytes, *, at: datetime.da
         log.warning("inbound id reused", organization=organization.code)
         raise Reused(jti)
     return new
+
+
+def forget_old(*, at: datetime.datetime, limit: int = FORGOTTEN) -> int:
+    """Forget messages older than INBOUND_MEMORY_DAYS, in batches, at most `limit` a run. Returns how many.
+
+    Whoever sends one again after that changes nothing: what it ended has ended for ever. Rows come in the order of time, so
+    the oldest are looked at by their key and nothing else is read."""
+    day = at.astimezone(SEOUL).date()
+    until = at - datetime.timedelta(days=policy.number("INBOUND_MEMORY_DAYS", on=day))
+    gone = 0
+    while gone < limit:
+        oldest = InboundMessage.objects.order_by("pk").values_list("pk", flat=True)[
+            : min(BATCH, limit - gone)
+        ]
+        done = InboundMessage.objects.filter(pk__in=list(oldest), at__lt=until).delete()[0]
+        gone += done
+        if not done:
+            break
+    return gone
 
 
 def _meant(organization: Organization, kind: str, identifier: str) -> list[Ending]:

@@ -11,11 +11,13 @@ from consents import (
     escalation,
     gym,
     health,
+    inbound,
     lifecycle,
     mail,
     propagation,
     readback,
     requests,
+    silences,
     speedbump,
 )
 from consents.actors import Actor
@@ -68,16 +70,19 @@ def expire() -> dict:
 
 @shared_task
 def erase() -> int:
-    """Erase the people whose account is closed and whose legal hold has ended; returns how many."""
+    """Erase the people whose account is closed and whose legal hold has ended; returns how many. And forget messages that
+    nobody can send again."""
     by, at = Actor.system("erase"), timezone.now()
+    inbound.forget_old(at=at)
     accounts.finish_closing(by=by, at=at)
     return erasing.erase_due(by=by, at=at)
 
 
 @shared_task
 def warn() -> dict:
-    """Raise the speed bump's notices for everybody."""
-    return speedbump.raise_due(by=Actor.system("warn"), at=timezone.now())
+    """Raise the speed bump's notices for everybody, and tell of regular flows that have fallen silent."""
+    by, at = Actor.system("warn"), timezone.now()
+    return {**speedbump.raise_due(by=by, at=at), "silent": silences.raise_due(by=by, at=at)}
 
 
 @shared_task

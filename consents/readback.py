@@ -9,13 +9,14 @@ import contextlib
 import dataclasses
 import datetime
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
 
-from consents import cases, checks, ledger, routes, speedbump
+from consents import cases, checks, contradictions, ledger, routes, speedbump
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Case, Check, Consent, Delivery, Notice, Subscription
@@ -173,7 +174,7 @@ def _given_again(delivery: Delivery) -> bool:
 def record(delivery: Delivery, reading: Reading, *, by: Actor, at: datetime.datetime) -> Check | None:
     """Write the answer and what follows from it, if the row is still as it was claimed. None: somebody was faster.
 
-    Sets `is_news` on the check: it found something wrong that the one before did not."""
+    Sets `is_news` on the check: it found something wrong that the one before did not, or that was signed as erased since."""
     with transaction.atomic():
         # The subscription first, as everywhere: one order of locks, no deadlock.
         Subscription.objects.select_for_update(no_key=True).get(pk=delivery.subscription_id)
@@ -194,17 +195,24 @@ def record(delivery: Delivery, reading: Reading, *, by: Actor, at: datetime.date
             detail=reading.detail[:300], at=at,
         )  # fmt: skip
         was_wrong = bool(_last_word(before) and _last_word(before).finding)  # type: ignore[union-attr]
-        check.is_news = bool(finding) and not was_wrong  # type: ignore[attr-defined]
+        again = contradictions.seen(row, at=_asked_at(delivery.check_at or at)) if finding else []
+        check.is_news = bool(finding) and (not was_wrong or bool(again))  # type: ignore[attr-defined]
         _move(row, reading, by=by, at=at)
         row.checks = min(row.checks + 1, 32_767)
         row.check_at = checks.following(row, at=at, wrong=bool(finding))
         row.save()
         if check.is_news:  # type: ignore[attr-defined]
-            _tell(row, check, by=by, at=at)
+            _tell(row, check, again, by=by, at=at)
         elif was_wrong and reading.says in {STOPPED, ABSENT}:
             speedbump.take_back(row.person, Notice.Kind.REVIVED, _matter(row), by=by, at=at)
     log.info("read back", jti=str(row.jti), organization=row.organization.code, says=reading.says)
     return check
+
+
+def _asked_at(lease_until: datetime.datetime) -> datetime.datetime:
+    """When the lease began: what was signed while we were asking is not held against anybody."""
+    lease = policy.number("LEASE_SECONDS", on=lease_until.date())
+    return lease_until - datetime.timedelta(seconds=lease)
 
 
 def _last_word(before: list[Check]) -> Check | None:
@@ -243,12 +251,15 @@ def _matter(delivery: Delivery) -> str:
     return f"{delivery.subscription_id} {delivery.organization.code}"
 
 
-def _tell(delivery: Delivery, check: Check, *, by: Actor, at: datetime.datetime) -> None:
-    """The log, the person and the regulator: once for each time it goes wrong."""
+def _tell(
+    delivery: Delivery, check: Check, again: list[uuid.UUID], *, by: Actor, at: datetime.datetime
+) -> None:
+    """The log, the person and the regulator: once for each time it goes wrong. `again` are the rows whose erasure is asked again."""
     subscription, organization = delivery.subscription, delivery.organization
     fact = facts.of_delivery(
-        "delivery.contradicted", delivery, state=delivery.state, mth=MEANS, **_evidence(check.digest)
-    )
+        "delivery.contradicted", delivery, state=delivery.state, mth=MEANS, **_evidence(check.digest),
+        **({"ids": again} if again else {}),
+    )  # fmt: skip
     fact = dataclasses.replace(fact, reason=check.finding)
     ledger.append([fact], by=by, at=at, txn=delivery.txn)
     came_back = check.finding == Check.Finding.CAME_BACK
@@ -258,9 +269,11 @@ def _tell(delivery: Delivery, check: Check, *, by: Actor, at: datetime.datetime)
             Notice.Kind.REVIVED,
             f"{subscription.service.name_ko}: {organization.name_ko}에 다시 물어보니 "
             + ("멈췄던 연동이 되살아나 있어요." if came_back else "아직 멈추지 않았어요.")
+            + (" 지웠다던 정보도 다시 세요." if again else "")
             + " 감독자에게 알렸고, 계속 확인할게요.",
             f"{subscription.service.name_en}: we asked {organization.name_en} again, and what you stopped is "
             + ("back." if came_back else "still there.")
+            + (" What they signed as erased counts again." if again else "")
             + " The regulator has been told, and we keep checking.",
             subscription=subscription,
             matter=_matter(delivery),

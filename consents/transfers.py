@@ -1,6 +1,7 @@
 """WRITES transfers as operators and sources report them, and what follows: last use, data after a stop, a scope that was lost.
 
-A report is one side's word. It moves "last transferred" forward and can raise an alarm; it never changes what was agreed.
+A report is one side's word. It moves "last transferred" forward and can raise an alarm, also that what was signed as erased is
+there again; it never changes what was agreed.
 """
 
 import datetime
@@ -13,7 +14,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, Window
 from django.db.models.functions import RowNumber
 
-from consents import cases, ledger, messages, speedbump
+from consents import cases, contradictions, ledger, messages, silences, speedbump
 from consents.actors import Actor
 from consents.ledger import Fact
 from consents.ledger.entries import SEOUL
@@ -63,7 +64,7 @@ def report(
 ) -> list[Answer]:
     """Take in at most MOST rows of one reporter in one transaction; an answer for each, in order. The same again is no change.
 
-    Ten queries, whatever the number of rows, and a few more for each subscription with something wrong."""
+    Eleven queries, whatever the number of rows, and a few more for each subscription with something wrong."""
     if len(rows) > MOST:
         raise ValueError(f"more than {MOST} rows")
     slack = datetime.timedelta(minutes=policy.number("TRANSFER_SLACK_MINUTES", on=_day(at)))
@@ -79,7 +80,8 @@ def report(
                 fresh.append(transfer)
         Transfer.objects.bulk_create(fresh)
         _move_on(fresh)
-        _after_stop([transfer for transfer in fresh if transfer.after_stop], by=by, at=at)
+        _after_stop([transfer for transfer in fresh if transfer.after_stop], slack=slack, by=by, at=at)
+        silences.over(fresh, by=by, at=at)
         _lost(fresh, by=by, at=at)
         _beyond(fresh, by=by, at=at)
     return answers
@@ -184,11 +186,14 @@ def _move_on(fresh: Iterable[Transfer]) -> None:
 # --- data after a stop -------------------------------------------------------------------------------------------------
 
 
-def _after_stop(caught: list[Transfer], *, by: Actor, at: datetime.datetime) -> None:
+def _after_stop(
+    caught: list[Transfer], *, slack: datetime.timedelta, by: Actor, at: datetime.datetime
+) -> None:
     """The log, the person and the regulator. One notice and one case for what flows between two parties of a subscription."""
     if not caught:
         return
-    ledger.append([_fact(transfer) for transfer in caught], by=by, at=at, txn=messages.new_id())
+    said = [_fact(transfer, contradictions.flowed(transfer, at=transfer.at - slack)) for transfer in caught]
+    ledger.append(said, by=by, at=at, txn=messages.new_id())
     newest: dict[tuple, Transfer] = {}
     for transfer in caught:
         pair = (transfer.subscription_id, transfer.source_id, transfer.recipient_id)
@@ -198,7 +203,8 @@ def _after_stop(caught: list[Transfer], *, by: Actor, at: datetime.datetime) -> 
         _tell_after_stop(transfer, by=by, at=at)
 
 
-def _fact(transfer: Transfer) -> Fact:
+def _fact(transfer: Transfer, again: list[uuid.UUID]) -> Fact:
+    """`again` are the rows that were signed as erased before it, and whose erasure is asked again."""
     subscription = transfer.subscription
     return Fact(
         "transfer.contradicted",
@@ -211,6 +217,7 @@ def _fact(transfer: Transfer) -> Fact:
             "sbs": subscription.pk, "con": transfer.consent_id, "opr": subscription.operator.code,
             "src": transfer.source.code if transfer.source else None, "rcp": transfer.recipient.code,
             "scp": transfer.scopes, "flw": transfer.at, "rpt": transfer.organization.code,
+            **({"ids": again} if again else {}),
         },
     )  # fmt: skip
 

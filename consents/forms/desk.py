@@ -54,7 +54,9 @@ class StatementForm(StepForm):
     def statement(self, delivery: Delivery, *, by: Actor, at: datetime.datetime) -> Evidence:
         """The unsaved evidence: who confirmed what and when, as canonical JSON (RFC 8785) under its SHA-256.
 
-        Its id follows from delivery and status, so that the same confirmation sent twice is refused by the database."""
+        Its id follows from delivery, status and how often that was said before, so that the same confirmation sent twice
+        is refused by the database."""
+        before = delivery.evidence.filter(status=self.kind).count()
         given = {
             name: plain(value)
             for name, value in self.cleaned_data.items()
@@ -67,7 +69,7 @@ class StatementForm(StepForm):
             }
         )  # fmt: skip
         return Evidence(
-            jti=f"{delivery.jti}:{self.kind}",
+            jti=f"{delivery.jti}:{self.kind}" + (f":{before + 1}" if before else ""),
             status=self.kind,
             means=Evidence.Means.DESK,
             digest=f"sha256:{hashlib.sha256(document).hexdigest()}",

@@ -52,7 +52,7 @@ _CONSENT = _ACT | {
 _SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd", "bgn", "tms", "ovt"}
 _ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti", "ids"}
 _DELIVERY = frozenset(
-    {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn", "mth"}
+    {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn", "mth", "ids"}
 )
 _REQUEST = _ACT | {"req", "svc", "trm", "prd", "sbs"}
 _CHANGE = frozenset({"at", "by", "opr", "who", "dig", "before", "after", "rsn", "svc", "trm"})
@@ -101,7 +101,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(["record.looked_up", "record.revealed", "record.exported"], _READ),
     **dict.fromkeys(["key.added", "key.retired"], frozenset({"at", "kid", "by"})),
     "transfer.contradicted": frozenset(
-        {"at", "by", "txn", "sub", "opr", "sbs", "con", "src", "rcp", "scp", "flw", "rpt"}
+        {"at", "by", "txn", "sub", "opr", "sbs", "con", "src", "rcp", "scp", "flw", "rpt", "ids"}
     ),
     "person.erased": frozenset({"at", "cnt", "law", "by"}),
 }

@@ -31,8 +31,8 @@ class IdempotencyKey(models.Model):
 
 
 class InboundMessage(models.Model):
-    """A message of an organization that had its effect here, so that it has none again. Kept for good: emptying a cache or
-    restarting opens no window for a replay."""
+    """A message of an organization that had its effect here, so that it has none again. Kept for INBOUND_MEMORY_DAYS:
+    emptying a cache or restarting opens no window for a replay."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="inbound_messages")
     jti = models.CharField(max_length=256, help_text="the id it is known by over there")

@@ -89,10 +89,14 @@ class Tracker:
     seen: str
 
     @property
-    def contradicted(self) -> bool:
-        """The operator says that it is over, and our own look says it is not."""
+    def signed_at(self) -> datetime.datetime | None:
+        """When the operator last signed that everything is erased: it was not, where erasing is still asked for."""
         parties = [party for act in self.acts for party in act.parties]
-        return any(party.contradicted and party.role == Delivery.Role.OPERATOR for party in parties)
+        whole = [p for p in parties if p.role == Delivery.Role.OPERATOR and p.delivery.consent_id is None]
+        said = [
+            one.received_at for party in whole for one in party.statements if one.status == one.Status.ERASED
+        ]
+        return max(said, default=None)
 
 
 def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:

@@ -13,6 +13,7 @@ from consents import mail as letters
 from consents.actors import Actor
 from consents.ledger import replay
 from consents.models import Case, Check, Delivery
+from consents.queries.person import summary
 from tests import factories
 
 
@@ -65,7 +66,10 @@ def test_who_keeps_what_it_says_it_stopped_is_found_out(joined, partners, browse
     case = Case.objects.get()
     assert (case.kind, case.organization) == (Case.Kind.ENDED_HERE, operator)
     assert [letter.to for letter in mail.outbox if "/desk/" in letter.body] == [[admin.email]]
-    assert replay.run().ok, "what contradicts a step undoes nothing"
+    joined.refresh_from_db()
+    assert joined.erasure == "requested" and summary(joined.person).operators_holding == 1
+    assert "아직 남아 있어요" in page.text
+    assert replay.run().ok, "what contradicts a step undoes none, and asks again for erasure"
 
     inspector = browser_of(regulator)
     page = inspector.open("/oversight/reconciliation/")

@@ -21,18 +21,25 @@ CREATE TEMPORARY TABLE replay_said (
 ) ON COMMIT DROP
 """
 
-# Each erasure by the row it reaches: asked at, confirmed at, refused with; the last word is its state.
+# Each erasure by the row it reaches: asked at, confirmed at, refused with; the last word is its state. Where it was found
+# undone it is asked again, and what was confirmed before counts no more.
 _ERASURE = """
 CREATE TEMPORARY TABLE replay_erasure ON COMMIT DROP AS
-SELECT reached.id,
-  CASE (array_agg(typ ORDER BY place DESC))[1] WHEN 'erasure.requested' THEN 'requested'
-    WHEN 'erasure.confirmed' THEN 'confirmed' ELSE 'refused' END AS erasure,
+WITH word AS (
+  SELECT reached.id, place, at, said, CASE WHEN typ IN ('delivery.contradicted', 'transfer.contradicted') THEN 'undone' ELSE typ END AS typ
+  FROM replay_said CROSS JOIN LATERAL jsonb_array_elements_text(said->'ids') AS reached(id)
+  WHERE typ IN ('erasure.requested', 'erasure.confirmed', 'erasure.refused', 'delivery.contradicted', 'transfer.contradicted')
+    AND jsonb_typeof(said->'ids') = 'array'
+), told AS (
+  SELECT *, max(place) FILTER (WHERE typ = 'undone') OVER (PARTITION BY id) AS undone FROM word
+)
+SELECT id,
+  CASE (array_agg(typ ORDER BY place DESC))[1] WHEN 'erasure.confirmed' THEN 'confirmed'
+    WHEN 'erasure.refused' THEN 'refused' ELSE 'requested' END AS erasure,
   (array_agg(at ORDER BY place DESC) FILTER (WHERE typ = 'erasure.requested'))[1] AS asked,
-  (array_agg(at ORDER BY place DESC) FILTER (WHERE typ = 'erasure.confirmed'))[1] AS confirmed,
+  (array_agg(at ORDER BY place DESC) FILTER (WHERE typ = 'erasure.confirmed' AND place > coalesce(undone, -1)))[1] AS confirmed,
   (array_agg(left(said->>'bas', 300) ORDER BY place DESC) FILTER (WHERE typ = 'erasure.refused'))[1] AS refusal
-FROM replay_said CROSS JOIN LATERAL jsonb_array_elements_text(said->'ids') AS reached(id)
-WHERE typ IN ('erasure.requested', 'erasure.confirmed', 'erasure.refused') AND jsonb_typeof(said->'ids') = 'array'
-GROUP BY reached.id
+FROM told GROUP BY id
 """
 
 _SUBSCRIPTION = """
@@ -103,7 +110,7 @@ WHERE jsonb_typeof(said->'dlv') = 'array'
 """
 
 # A step reached is reached with all before it; a refusal to erase has stopped; an overtaken grant is closed. What
-# contradicts a step undoes nothing.
+# contradicts a step undoes none: it may undo an erasure.
 _STEP = """
 CREATE TEMPORARY TABLE replay_step ON COMMIT DROP AS
 SELECT place, jti, at, substr(typ, 10) AS state, left(said->>'bas', 300) AS basis,

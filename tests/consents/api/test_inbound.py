@@ -1,6 +1,7 @@
 """Stops that the other side started, in each protocol: proved, counted once, told to everybody else; whatever is not, changes
 nothing (T19, T39)."""
 
+import datetime
 import json
 import secrets
 import threading
@@ -9,12 +10,13 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
+import time_machine
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
 
-from consents import inbound, lifecycle, references
+from consents import inbound, jobs, lifecycle, references
 from consents.actors import Actor
 from consents.api import inbound as doors
 from consents.models import Consent, Delivery, EntryIndex, InboundMessage, Notice, Subscription
@@ -629,3 +631,26 @@ def test_no_ci_stands_in_the_clear_anywhere(korean, caplog):
         for table in ("consents_reference", "consents_inboundmessage", "consents_delivery"):
             cursor.execute(f"SELECT count(*) FROM {table} t WHERE t::text LIKE %s", [f"%{CI}%"])
             assert cursor.fetchone() == (0,), table
+
+
+# --- how long they are remembered ----------------------------------------------------------------------------------------------
+
+
+def test_old_messages_are_forgotten_in_batches_and_the_ending_stands(holder, consent, monkeypatch):
+    sent, now = from_holder(), timezone.now()
+    assert revoke(sent).status_code == 204
+    year = datetime.timedelta(days=365)
+    assert inbound.forget_old(at=now + year - datetime.timedelta(hours=1)) == 0
+    organization = consent.source
+    InboundMessage.objects.bulk_create(
+        InboundMessage(organization=organization, jti=f"old-{n}", digest="", at=now) for n in range(5)
+    )
+    InboundMessage.objects.create(organization=organization, jti="new", digest="", at=now + 2 * year)
+    monkeypatch.setattr(inbound, "BATCH", 2)
+    assert inbound.forget_old(at=now + year + datetime.timedelta(days=1), limit=4) == 4
+    with time_machine.travel(now + year + datetime.timedelta(days=1)):
+        jobs.erase()
+    assert InboundMessage.objects.get().jti == "new"
+    assert revoke(sent).status_code == 204, "still good, for an hour"
+    assert Consent.objects.get(pk=consent.pk).state == "ended"
+    assert EntryIndex.objects.filter(consent=consent, typ="consent.withdrawn").count() == 1

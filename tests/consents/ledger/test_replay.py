@@ -9,13 +9,13 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 
-from consents import answers, lifecycle, propagation, reconciliation
+from consents import answers, lifecycle, propagation, readback, reconciliation, transfers
 from consents.actors import Actor
 from consents.ledger import disclosures, entries, replay
 from consents.ledger.replay import comparing
 from consents.models import Consent, Delivery, Erasure, Evidence, LedgerEntry, PersonKey, Subscription
 from providers import registry, signing
-from providers.wires import Outcome
+from providers.wires import ACTIVE, STOPPED, Outcome, Reading
 from tests import factories
 
 HOUR = datetime.timedelta(hours=1)
@@ -46,7 +46,7 @@ class Walk:
     """Acts of people, organizations, wires and the calendar in any order; what the domain refuses does not happen."""
 
     def __init__(self, seed: int, now: datetime.datetime):
-        self.dice, self.now, self.done = random.Random(seed), now, Counter()
+        self.dice, self.now, self.done, self.found = random.Random(seed), now, Counter(), 0
         self.people = [factories.PersonFactory() for _ in range(3)]
         self.services = [factories.offered() for _ in range(3)]
         for service in self.services[:2]:  # the third confirms by hand
@@ -64,7 +64,7 @@ class Walk:
         acts = [
             self.join, self.join, self.join, self.amend, self.pause, self.resume, self.withdraw, self.leave, self.erase,
             self.erase_consent, self.calendar, self.wire, self.wire, self.wire, self.acknowledge, self.acknowledge,
-            self.prove, self.prove, self.prove, self.report, self.use,
+            self.prove, self.prove, self.prove, self.report, self.use, self.look, self.look, self.flow,
         ]  # fmt: skip
         for _ in range(steps):
             self.now += self.dice.choice([HOUR / 60, HOUR, 20 * HOUR, 90 * HOUR])
@@ -154,9 +154,7 @@ class Walk:
         answers.acknowledge(delivery.jti, organization=delivery.organization, by=by, at=self.now)
 
     def prove(self):
-        delivery = self.one(
-            Delivery.objects.exclude(goal="received").exclude(state="erased").select_related("organization")
-        )
+        delivery = self.one(Delivery.objects.exclude(goal="received").select_related("organization"))
         status = self.one(["stopped", "erased", "erased", "retained"])
         answers.complete(
             delivery.jti, organization=delivery.organization, basis="상법 제33조 " * (60 if status == "retained" else 0),
@@ -184,6 +182,23 @@ class Walk:
             enumerate(rows, 1), organization=operator, by=Actor.organization(operator), at=self.now
         )
 
+    def look(self):
+        """A read-back, rather of what was signed as erased."""
+        asked = Delivery.objects.exclude(state__in=["queued", "retrying", "dead", "manual"])
+        told = asked.exclude(goal="received").filter(overtaken=False)
+        delivery = self.one(told.filter(state=self.one(["erased", "erased", "stopped", "received"])))
+        Delivery.objects.filter(pk=delivery.pk).update(check_at=self.now)
+        delivery.check_at = self.now
+        reading = Reading(self.one([ACTIVE, ACTIVE, STOPPED]), 200)
+        self.found += bool(readback.record(delivery, reading, by=readback.BY, at=self.now).finding)
+
+    def flow(self):
+        """Data flows, whether or not it has ended."""
+        consent = self.consent(kind="transfer")
+        operator = consent.subscription.operator
+        row = transfers.Row(str(uuid.uuid4()), consent.subscription_id, self.now, consent=consent.pk)
+        transfers.report([row], organization=operator, by=Actor.organization(operator), at=self.now)
+
     def use(self):
         subscription = self.one(Subscription.objects.live())
         reconciliation.note_use(subscription, used_on=self.now.date(), transferred_at=self.now)
@@ -207,7 +222,8 @@ def test_a_walk_goes_everywhere(log, now):
         walk.go(40)
         if not (missing := _missing()):
             break
-    assert not missing
+    assert not missing and walk.found
+    assert LedgerEntry.objects.filter(event_type="delivery.contradicted").exists()
     report = replay.run()
     assert report.ok, str(report)
 
