@@ -1,4 +1,4 @@
-"""The three verbs that end a case: adopt what is not known or has ended over there, send again, dispute.
+"""WRITES the three verbs that end a case: adopt what is not known or has ended over there, send again, dispute.
 
 No verb can revive or extend what has ended (T40): to adopt only adds a new row, or ends a live one.
 """
@@ -8,8 +8,9 @@ import datetime
 
 from django.db import transaction
 
-from consents import cases, lifecycle, propagation, reconciliation, speedbump
+from consents import cases, ledger, lifecycle, messages, propagation, reconciliation, speedbump
 from consents.actors import Actor
+from consents.ledger import Fact
 from consents.models import Case, Consent, Delivery, EndReason, Notice, Subscription
 from consents.reconciliation import Report
 
@@ -47,11 +48,32 @@ def settle(case: Case, verb: str, *, reason: str, by: Actor, at: datetime.dateti
         elif verb == Verb.SEND_AGAIN:
             _send_again(case, by=by, at=at)
         settled = cases.close(case, verb=verb, reason=reason, by=by, at=at)
+        ledger.append([_fact(case, verb)], by=by, at=at, txn=messages.new_id())
         if case.person and verb != Verb.DISPUTE:
             about = case.subscription_id or case.matter
             matter = f"{case.kind} {case.organization.code} {about}"[:120]
             speedbump.take_back(case.person, Notice.Kind.MISMATCH, matter, by=by, at=at)
     return settled
+
+
+def _fact(case: Case, verb: str) -> Fact:
+    """A case is answered as a notice is. The reason stays with the case: people write it, and what they write may name somebody."""
+    subscription = case.subscription
+    operator = case.organization if case.organization.is_operator else None
+    kind = f"case.{case.kind}"
+    return Fact(
+        "notice.answered",
+        person=case.person,
+        operator=subscription.operator_id if subscription else operator,
+        party=case.organization,
+        subscription=subscription,
+        consent=case.consent,
+        reason=kind,
+        fields={
+            "knd": kind, "nid": case.pk, "opr": case.organization.code,
+            "sbs": subscription.pk if subscription else None, "ans": verb,
+        },
+    )  # fmt: skip
 
 
 def _adopt(case: Case, *, at: datetime.datetime) -> None:

@@ -180,7 +180,10 @@ _READERS = {
     "service": lambda typ, raw, names: ("service", names.services.get(raw) or {"name_ko": raw}),
     "scopes": _scopes,
     "duties": _duties,
-    "kind": lambda typ, raw, names: _word(_KINDS.get(typ.partition(".")[0], "consent_kind"))(typ, raw, names),
+    "kind": lambda typ, raw, names: (
+        "text",
+        official.of_case(raw) or _word(_KINDS.get(typ.partition(".")[0], "consent_kind"))(typ, raw, names)[1],
+    ),
     "rider": lambda typ, raw, names: (
         "text",
         ", ".join(str(labels.WORDS["rider"].get(r, (r,))[0]) for r in raw),
@@ -192,13 +195,16 @@ _READERS = {
     "yes": lambda typ, raw, names: ("text", _("네") if raw else _("아니요")),
     "language": _choice(Person.Language),
     "origin": _choice(Subscription.Origin),
-    "reason": _official(official.REASONS),
+    "reason": lambda typ, raw, names: ("text", official.of_case(raw) or official.REASONS.get(raw, raw)),
     "event": _official(official.EVENTS),
     "role": _official(official.ROLES),
     "goal": _official(official.GOALS),
     "delivery": _word("delivery"),
     "means": _word("means"),
-    "answer": _word("answer"),
+    "answer": lambda typ, raw, names: (
+        "text",
+        official.VERBS.get(raw) or _word("answer")(typ, raw, names)[1],
+    ),
 }
 
 

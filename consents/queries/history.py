@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from consents.ledger.entries import SEOUL
 from consents.models import Check, Consent, EndReason, EntryIndex, Lookup, Notice, Person, Subscription
-from consents.queries import proofs
+from consents.queries import official, proofs
 from consents.templatetags.portal import label, loc, tone
 from providers.models import Organization
 
@@ -168,6 +168,8 @@ def _line(entry: EntryIndex, standing: proofs.Standing) -> Line:
 
 
 def _what(entry: EntryIndex) -> str:
+    if official.of_case(entry.reason):
+        return _("서로 다르던 기록을 정리했어요")
     if entry.typ == "notice.answered" and entry.actor_kind == "system":
         return _("더는 해당하지 않아 알림을 거뒀어요")
     return label(entry.typ, "entry")
@@ -187,6 +189,8 @@ def _whom(entry: EntryIndex) -> str:
 def _why(entry: EntryIndex) -> str:
     if not entry.reason:
         return ""
+    if about := official.of_case(entry.reason):
+        return about
     if entry.typ.startswith("notice."):
         return label(entry.reason, "notice") if entry.reason in Notice.Kind.values else entry.reason
     if entry.reason in Check.Finding.values:

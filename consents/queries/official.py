@@ -2,6 +2,8 @@
 
 from django.utils.translation import gettext_lazy as _
 
+from consents.models import Case
+
 ACTORS = {
     "person": _("정보주체"),
     "organization": _("회사·기관"),
@@ -23,6 +25,17 @@ EVENTS = {
 }
 GOALS = {"received": _("수신 확인까지"), "stopped": _("중단 확인까지"), "erased": _("삭제 확인까지")}
 OWED = {"received": _("수신 확인"), "stopped": _("중단 확인"), "erased": _("삭제 증적")}
+VERBS = {verb: word for verb, word in Case.Verb.choices if verb}
+CASE_SETTLED = _("서로 다르던 기록을 정리함")
+
+
+def of_case(kind: str) -> str:
+    """What a settled case was about, as the log names it (`case.differs`); empty for what is no case."""
+    return (
+        str(dict(Case.Kind.choices).get(kind.removeprefix("case."), "")) if kind.startswith("case.") else ""
+    )
+
+
 REASONS = {
     "person_left": _("정보주체가 탈퇴함"),
     "person_withdrew": _("정보주체가 철회함"),

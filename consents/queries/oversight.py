@@ -67,8 +67,10 @@ def entries(filters, after: str = "", *, size: int = paging.SIZE) -> paging.Page
 def _row(entry: EntryIndex) -> Row:
     # A person's own id is the same towards every operator: the pseudonym must do.
     actor_id = "" if entry.actor_kind == "person" else entry.actor_id
+    of_case = official.of_case(entry.reason)
+    sentence = official.CASE_SETTLED if of_case else official.SENTENCES.get(entry.typ, entry.typ)
     return Row(
-        seq=entry.seq, event_id=entry.event_id, at=entry.at, typ=entry.typ, sentence=official.SENTENCES.get(entry.typ, entry.typ),
+        seq=entry.seq, event_id=entry.event_id, at=entry.at, typ=entry.typ, sentence=sentence,
         operator=entry.operator, party=entry.party, subject=entry.subject, actor_kind=entry.actor_kind,
         actor=official.ACTORS.get(entry.actor_kind, entry.actor_kind), actor_id=actor_id, subscription_id=entry.subscription_id,
         consent_id=entry.consent_id, txn=entry.txn, reason=entry.reason,

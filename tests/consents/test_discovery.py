@@ -6,9 +6,10 @@ import pytest
 
 from consents import cases, counts, discovery, jobs, lifecycle, reconciliation, routes, settling
 from consents.actors import Actor
-from consents.models import Case, Consent, Delivery, Inquiry, Member, Subscription, WeeklyCount
+from consents.ledger import replay
+from consents.models import Case, Consent, Delivery, EntryIndex, Inquiry, Member, Subscription, WeeklyCount
 from consents.queries import cases as queries
-from consents.queries import paging
+from consents.queries import history, oversight, paging
 from providers import datafiles
 from providers.models import Channel
 from providers.wires import STOPPED, Listing, RemoteConsent
@@ -280,6 +281,35 @@ def test_a_case_is_settled_once(subscription, inspector, now):
     with pytest.raises(cases.AlreadySettled):
         settled(case, "dispute", inspector, at=now)
     assert opened("ended_here", subscription).pk != case.pk, "the same may be opened anew"
+
+
+@pytest.mark.parametrize("verb", ["adopt", "send_again", "dispute"])
+def test_the_log_tells_how_a_case_was_settled(subscription, consent, me, inspector, person, now, verb):
+    case = opened("missing_there", subscription, consent)
+    settled(case, verb, inspector, at=now + MINUTE)
+    entry = EntryIndex.objects.get(typ="notice.answered", reason="case.missing_there")
+    assert (entry.person, entry.party, entry.actor_kind) == (person, case.organization, "regulator")
+    assert (entry.at, entry.actor_id) == (now + MINUTE, str(inspector.pk))
+    said = {value.name: value.value for value in oversight.entry(entry.event_id).values}
+    words = [
+        dict(choices)[key] for choices, key in ((Case.Kind.choices, case.kind), (Case.Verb.choices, verb))
+    ]
+    assert (said["nid"], said["knd"], said["ans"]) == (str(case.pk), *map(str, words))
+    Delivery.objects.filter(closed_at=now - 39 * DAY).update(closed_at=None)  # as the log knows them
+    assert replay.run().ok, "no row is made of it"
+    line = next(line for line in history.history(person).lines if line.event_id == entry.event_id)
+    assert "정리했어요" in line.what and line.why == words[0]
+
+
+def test_what_could_not_be_settled_leaves_no_entry(subscription, consent, inspector, now):
+    case = opened("counts", subscription)
+    with pytest.raises(settling.NotPossible):
+        settled(case, "adopt", inspector, at=now)
+    assert not EntryIndex.objects.filter(reason="case.counts").exists()
+    settled(case, "dispute", inspector, at=now)
+    with pytest.raises(cases.AlreadySettled):
+        settled(case, "dispute", inspector, at=now)
+    assert EntryIndex.objects.filter(reason="case.counts").count() == 1
 
 
 def test_a_report_that_contradicts_is_a_case_too(subscription, consent, person, now):
