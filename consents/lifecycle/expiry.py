@@ -10,6 +10,8 @@ from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Consent, EndReason, Subscription
 from providers import policy
+from providers.models import Organization
+from providers.models.organizations import OPEN_STATUSES
 
 from .ending import end_consent, leave
 from .refusals import Refused
@@ -20,12 +22,13 @@ from .running import pause, resume
 def expire_due(*, by: Actor, at: datetime.datetime, limit: int = 500) -> dict[str, int]:
     """What the calendar ends, at most `limit` rows of each kind a run; safe to run twice at once. Returns counts.
 
-    Resumes pauses that are over; ends consents and subscriptions past their last day (nobody is called: all know the
+    Resumes pauses that are over, where the operator is licensed; ends consents and subscriptions past their last day (nobody is called: all know the
     date); pauses regular transfers of services unused for INACTIVE_STOP_MONTHS; ends and erases after
     INACTIVE_DELETE_MONTHS (MyData 2.0, 2025-06-19)."""
     today = day(at)
     stop_before = today - relativedelta(months=policy.number("INACTIVE_STOP_MONTHS", on=today))
     erase_before = today - relativedelta(months=policy.number("INACTIVE_DELETE_MONTHS", on=today))
+    licensed = Organization.objects.with_licence_status(on=today).filter(licence_status__in=OPEN_STATUSES)
     live = Subscription.objects.live()
     running = Consent.objects.filter(state=Consent.State.ACTIVE, kind=Consent.Kind.TRANSFER).exclude(cycle="")
     return {
@@ -45,8 +48,10 @@ def expire_due(*, by: Actor, at: datetime.datetime, limit: int = 500) -> dict[st
             lambda row: pause(row, by=by, at=at, reason=EndReason.INACTIVE),
         ),
         "resumed": _each(
-            Consent.objects.filter(state=Consent.State.PAUSED, paused_until__lte=today), limit,
-            lambda row: resume(row, by=by, at=at),
+            Consent.objects.filter(
+                state=Consent.State.PAUSED, paused_until__lte=today, subscription__operator__in=licensed.values("pk")
+            ),
+            limit, lambda row: resume(row, by=by, at=at),
         ),
     }  # fmt: skip
 

@@ -13,10 +13,9 @@ from consents.ledger import facts
 from consents.models import Consent, Person, Subscription
 from providers import policy
 from providers.models import Service, Terms, TermsItem
-from providers.models.organizations import OPEN_STATUSES
 
 from .refusals import AlreadyJoined, NotOffered, NotOpen, RequiredDeclined, TermsChanged, TooYoung
-from .rows import day
+from .rows import check_licence, day
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,9 @@ def begun(
 
 
 def _check_join(person, service, terms, chosen, *, at) -> list[TermsItem]:
-    if service.state != Service.State.LIVE or service.organization.status_on(day(at)) not in OPEN_STATUSES:
+    if service.state != Service.State.LIVE:
         raise NotOpen(service.slug)
+    check_licence(service.organization, at=at)
     current = Terms.objects.filter(service=service, state=Terms.State.PUBLISHED).first()
     if current is None or current.pk != terms.pk:
         raise TermsChanged(service.slug)

@@ -14,7 +14,7 @@ class AlreadyJoined(Refused):
 
 
 class NotOpen(Refused):
-    """The operator's licence or the service's state does not allow new consents."""
+    """The operator's licence or the service's state does not allow new consents, nor that one goes on for longer or again."""
 
 
 class TermsChanged(Refused):

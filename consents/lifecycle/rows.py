@@ -5,13 +5,21 @@ import uuid
 
 from consents.ledger.entries import SEOUL
 from consents.models import Consent, Subscription
+from providers.models import Organization
+from providers.models.organizations import OPEN_STATUSES
 
-from .refusals import AlreadyEnded
+from .refusals import AlreadyEnded, NotOpen
 
 
 def day(at: datetime.datetime) -> datetime.date:
     """The date in Seoul of a moment."""
     return at.astimezone(SEOUL).date()
+
+
+def check_licence(operator: Organization, *, at: datetime.datetime) -> None:
+    """Raises NotOpen where the operator's licence is suspended, has ended, or never was."""
+    if operator.status_on(day(at)) not in OPEN_STATUSES:
+        raise NotOpen(operator.code)
 
 
 def locked_subscription(subscription: Subscription) -> Subscription:

@@ -12,7 +12,7 @@ from consents.models import Consent
 from providers import policy
 
 from .refusals import NotActive, NotOffered
-from .rows import day, locked_consent
+from .rows import check_licence, day, locked_consent
 
 
 def amend(
@@ -28,7 +28,7 @@ def amend(
     """Change a running consent under the same id, within what its terms item offers. What is None stays.
 
     A later end is possible only in the last month (RENEW_WINDOW_MONTHS) and never beyond the item's validity counted
-    from today. Raises AlreadyEnded, NotOffered."""
+    from today, and of an operator that is licensed. Raises AlreadyEnded, NotOffered, NotOpen."""
     with transaction.atomic():
         consent = locked_consent(consent)
         offered = consent.terms_item
@@ -65,8 +65,10 @@ def _check_amendment(consent, offered, *, scopes, riders, cycle, until_on, at) -
     window = relativedelta(months=policy.number("RENEW_WINDOW_MONTHS", on=day(at)))
     if until_on <= day(at) or until_on > day(at) + relativedelta(months=months):
         raise NotOffered("an end date outside the validity")
-    if until_on > consent.until_on and day(at) < consent.until_on - window:
-        raise NotOffered("renewal is possible in the last month only")
+    if until_on > consent.until_on:
+        if day(at) < consent.until_on - window:
+            raise NotOffered("renewal is possible in the last month only")
+        check_licence(consent.subscription.operator, at=at)
 
 
 def _rarer(cycle: str) -> list[str]:
@@ -95,11 +97,12 @@ def pause(
 
 
 def resume(consent: Consent, *, by: Actor, at: datetime.datetime) -> Consent:
-    """Data flows again. Raises AlreadyEnded, NotActive."""
+    """Data flows again. Raises AlreadyEnded, NotActive, or NotOpen while the operator is not licensed: it stays paused."""
     with transaction.atomic():
         consent = locked_consent(consent)
         if consent.state != Consent.State.PAUSED:
             raise NotActive(str(consent.pk))
+        check_licence(consent.subscription.operator, at=at)
         consent.state, consent.paused_at, consent.paused_until = Consent.State.ACTIVE, None, None
         change(consent, "consent.resumed", messages.CONSENT_RESUMED, by=by, at=at)
     return consent

@@ -205,6 +205,9 @@ def resume(request, pk):
         return _refused(request, _first_error(form), back=consent.subscription)
     try:
         lifecycle.resume(consent, by=Actor.person(request.user), at=timezone.now())
+    except lifecycle.NotOpen:
+        words = _("회사의 허가가 멈췄거나 끝나서 지금은 다시 이을 수 없어요. 멈춘 그대로예요.")
+        return _refused(request, words, back=consent.subscription, status=409)
     except (lifecycle.AlreadyEnded, lifecycle.NotActive):
         messages.info(request, _("멈춰 있는 연동이 아니에요. 바뀐 것은 없어요."))
     else:

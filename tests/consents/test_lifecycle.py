@@ -343,3 +343,33 @@ def test_a_failing_ledger_leaves_nothing_behind(person, me, now, monkeypatch):
     subscription.refresh_from_db()
     assert subscription.state == "active" and EntryIndex.objects.count() == entries
     assert Consent.objects.filter(state="ended").count() == 0
+
+
+# --- licences -----------------------------------------------------------------------------------------------------------------
+
+
+def decided(operator, status, at) -> None:
+    on = lifecycle.day(at)
+    factories.LicenceFactory(organization=operator, status=status, decided_on=on, effective_on=on)
+
+
+@pytest.mark.parametrize("status", ["suspended", "cancelled", "surrendered"])
+def test_nothing_goes_on_with_who_has_no_licence_any_more(person, me, now, status):
+    subscription = factories.joined(person, at=now)
+    consent = subscription.consents.filter(kind="transfer").first()
+    later = now + datetime.timedelta(days=2)
+    lifecycle.pause(consent, until_on=lifecycle.day(later), by=me, at=now)
+    decided(subscription.operator, status, now)
+    with pytest.raises(lifecycle.NotOpen):
+        lifecycle.resume(consent, by=me, at=later)
+    assert lifecycle.expire_due(by=Actor.system("expire"), at=later)["resumed"] == 0
+    consent.refresh_from_db()
+    assert consent.state == "paused"
+    near = datetime.datetime.combine(consent.until_on, datetime.time(12), tzinfo=datetime.UTC)
+    near -= datetime.timedelta(days=10)
+    with pytest.raises(lifecycle.NotOpen):
+        lifecycle.amend(consent, until_on=consent.until_on + datetime.timedelta(days=30), by=me, at=near)
+    sooner = consent.until_on - datetime.timedelta(days=3)
+    assert lifecycle.amend(consent, until_on=sooner, by=me, at=near).until_on == sooner, "less is possible"
+    decided(subscription.operator, "licensed", later)
+    assert lifecycle.expire_due(by=Actor.system("expire"), at=later)["resumed"] == 1

@@ -302,6 +302,22 @@ def test_somebody_elses_subscription_among_the_chosen_ends_nothing(signed_in, pe
 # --- one consent -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("language", "words"), [("ko", "지금은 다시 이을 수 없어요"), ("en", "It stays paused.")]
+)
+def test_who_has_no_licence_any_more_is_not_resumed(signed_in, person, language, words):
+    subscription = factories.joined(person)
+    consent, today = subscription.consents.first(), timezone.localdate()
+    signed_in.post(reverse("pause", args=[consent.pk]))
+    factories.LicenceFactory(
+        organization=subscription.operator, status="cancelled", decided_on=today, effective_on=today
+    )
+    answer = signed_in.post(reverse("resume", args=[consent.pk]), HTTP_ACCEPT_LANGUAGE=language)
+    assert answer.status_code == 409 and words in answer.content.decode()
+    consent.refresh_from_db()
+    assert consent.state == "paused"
+
+
 def test_a_consent_is_paused_resumed_and_withdrawn(signed_in, person):
     consent = factories.joined(person).consents.first()
     until = timezone.localdate() + DAY * 3

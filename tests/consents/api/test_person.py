@@ -179,6 +179,19 @@ def test_an_empty_or_wrong_list_never_means_all(mine, subscription, unchanged, i
         )
 
 
+def test_who_has_no_licence_any_more_is_not_resumed(mine, subscription):
+    consent = subscription.consents.filter(kind="transfer").first()
+    mine.post(f"me/consents/{consent.pk}/pause")
+    today = timezone.localdate()
+    factories.LicenceFactory(
+        organization=subscription.operator, status="suspended", decided_on=today, effective_on=today
+    )
+    said = problem(mine.post(f"me/consents/{consent.pk}/resume"), 409, "not-open")
+    assert "다시 이을 수 없어요" in said["title"]
+    consent.refresh_from_db()
+    assert consent.state == "paused"
+
+
 def test_a_consent_pauses_resumes_and_is_withdrawn(mine, subscription):
     consent = subscription.consents.filter(kind="transfer").first()
     path = f"me/consents/{consent.pk}"
