@@ -19,6 +19,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from providers import registry
+from tests import factories
+
 from .model.both import Broken
 from .model.faults import FAULTS
 from .model.machine import Portal
@@ -77,3 +80,15 @@ def test_a_fault_put_in_is_found(walk, monkeypatch, fault, invariant):
         walk(examples=60, shrink=False, replay_every=None, rules_run=done)
     assert found.value.invariant == invariant
     print(f"\n{fault.__name__}: found by {invariant} after {done['walks']} walks in {took(started, spent)}")
+
+
+# --- found on the way ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.always
+def test_a_licence_suspended_again_on_the_same_day_is_suspended(db, now):
+    operator, today = factories.OperatorFactory(), now.date()
+    dates = {"decided_on": today, "effective_on": today}
+    for status in ("suspended", "licensed", "suspended"):
+        registry.record_decision(organization=operator, status=status, **dates, source="지어낸 결정", at=now)
+    assert operator.status_on(today) == "suspended"
