@@ -5,18 +5,17 @@ transaction, and recorded only if nobody moved them meanwhile: two runs at once 
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import datetime
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
 
-from consents import cases, checks, contradictions, ledger, routes, speedbump
+from consents import cases, checks, contradictions, ledger, locks, routes, speedbump
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Case, Check, Consent, Delivery, Notice, Subscription
@@ -31,7 +30,6 @@ BY = Actor.system("read_back")
 AT_ONCE = 40  # rows of one round
 PER_ORGANIZATION = 4  # at once: who hangs holds a round up for one time-out, not for several
 RUN_SECONDS = 10.0  # after which a run begins nothing new
-_RUN_LOCK = 0x6A72
 BACKFILL = 1000  # rows of one run
 MEANS = "readback"
 
@@ -71,7 +69,7 @@ def run(
     """Ask about what is due, at most `rounds` batches, and begin none after `seconds`. Returns the checks that found something
     wrong for the first time. One run at a time: whoever is slow to answer occupies one process of all, and no more."""
     until, found = time.monotonic() + seconds, []
-    with _alone() as alone:
+    with locks.alone(locks.READ_BACK) as alone:
         if not alone:
             return []
         backfill(at=now())
@@ -84,20 +82,6 @@ def run(
                 if check is not None and check.is_news:  # type: ignore[attr-defined]  # set by record
                     found.append(check)
     return found
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether no other run is under way. The database lets go when this connection ends, whatever becomes of us."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_RUN_LOCK])
-        alone = cursor.fetchone()[0]
-    try:
-        yield alone
-    finally:
-        if alone:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [_RUN_LOCK])
 
 
 def backfill(*, at: datetime.datetime, limit: int = BACKFILL) -> int:
