@@ -1,11 +1,10 @@
 """The demo's city for tests: its invented people with their last year, in a database of their own, served on loopback.
 
-`city` serves it to one module, for tests that look at many pages of many people. The database is migrated and seeded once
+`city` serves it to one module, for tests that look at many pages of many people. The database is seeded once
 a session beside the usual test database, and nothing is flushed in between: a test must leave it as it found it and
 takes no database fixture; one that ends or joins something belongs on `live_server` with rows of its own.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from pathlib import Path
 import pytest
 from django.core.cache import cache
 from django.core.management import call_command
-from django.db import connection, connections
 from django.test import Client, override_settings
 from pytest_django.live_server_helper import LiveServer
 
 from consents.demo import partners as demo
 from consents.models import Person
-from tests import factories
+from tests import databases, factories
 from tests.partners import Partners, SandboxServer
 
 PEOPLE = 40
@@ -46,23 +44,9 @@ class City:
         return client.cookies["sid"].value
 
 
-@contextlib.contextmanager
-def _in_database(name: str) -> Iterator[None]:
-    """Every connection of this process goes to the database `name`."""
-    given = connections.settings["default"]
-    usual = given["NAME"]
-    connections.close_all()
-    given["NAME"] = connection.settings_dict["NAME"] = name
-    try:
-        yield
-    finally:
-        connections.close_all()
-        given["NAME"] = connection.settings_dict["NAME"] = usual
-
-
 @pytest.fixture(scope="session")
 def seeded(
-    request, django_test_environment, django_db_blocker, tmp_path_factory
+    request, django_test_environment, django_db_blocker, tmp_path_factory, migrated
 ) -> Iterator[tuple[str, Path]]:
     """The name of the seeded database, and the folder with its keys and the files of the sandbox.
 
@@ -71,14 +55,12 @@ def seeded(
         request.getfixturevalue("django_db_setup")
     folder, name = tmp_path_factory.mktemp("city"), f"test_city_{os.getpid()}"
     with django_db_blocker.unblock():
-        with connection._nodb_cursor() as cursor:
-            cursor.execute(f'CREATE DATABASE "{name}"')
-        with _in_database(name), override_settings(PORTAL_KEYS_DIR=folder / "keys"):
-            call_command("migrate", verbosity=0)
+        databases.create(name, template=migrated)
+        with databases.in_database(name), override_settings(PORTAL_KEYS_DIR=folder / "keys"):
             call_command("seed", people=PEOPLE)
     yield name, folder
-    with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
-        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with django_db_blocker.unblock():
+        databases.drop(name)
 
 
 def _wants_the_usual(item: pytest.Item) -> bool:
@@ -91,7 +73,7 @@ def city(seeded, django_db_blocker) -> Iterator[City]:
     """The city's portal and its sandbox, running until the module's end."""
     name, folder = seeded
     cache.clear()
-    with django_db_blocker.unblock(), _in_database(name):
+    with django_db_blocker.unblock(), databases.in_database(name):
         portal = LiveServer("127.0.0.1")
         sandbox = SandboxServer(config=folder / "sandbox.json", database=folder / "sandbox.sqlite3")
         try:

@@ -9,9 +9,11 @@ from providers import datafiles, policy
 from providers.models import PolicyRule
 from tests import factories
 from tests.city import city, seeded
+from tests.databases import django_db_modify_db_settings, migrated
 from tests.partners import partners
 
-__all__ = ["city", "partners", "seeded"]  # fixtures, one of each for every folder
+# Fixtures, one of each for every folder.
+__all__ = ["city", "django_db_modify_db_settings", "migrated", "partners", "seeded"]
 
 NOW = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
 
@@ -35,6 +37,11 @@ def facts(request):
     request.getfixturevalue(
         "transactional_db" if transactional or (marker and marker.kwargs.get("transaction")) else "db"
     )
+    bring_facts()
+
+
+def bring_facts() -> None:
+    policy.forget()
     if not PolicyRule.objects.exists():
         datafiles.load_policy()
         datafiles.load_scopes()
@@ -81,7 +88,10 @@ LONG = {"stop_faults", "model", "asked"}  # markers of what takes long
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long runs when it is asked for, by one of its markers or by name; what is marked `always` runs always."""
+    """What takes long runs when it is asked for, by one of its markers or by name; what is marked `always` runs always.
+
+    The city's tests come first, in whatever order they have: one worker gets all of them, and the others need no city."""
+    items.sort(key=lambda item: "city" not in getattr(item, "fixturenames", ()))
     if any("::" in part for part in config.args):
         return
     wanted = config.getoption("markexpr") or ""

@@ -200,6 +200,16 @@ def _reading_writes_nothing() -> Iterator[None]:
     BaseHandler.get_response = answer  # type: ignore[method-assign]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _quick_passwords() -> Iterator[None]:
+    """Passwords are hashed as always, in fewer rounds: half a second each is for those who steal them."""
+    from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+    given, PBKDF2PasswordHasher.iterations = PBKDF2PasswordHasher.iterations, 1000
+    yield
+    PBKDF2PasswordHasher.iterations = given
+
+
 # --- browser ---------------------------------------------------------------------------------------------------------
 
 

@@ -99,7 +99,9 @@ def test_a_well_behaved_server_passes_and_no_subscription_is_touched(partners, o
         ("error", {*trials.names("native")} - {"slow"}),
     ],
 )
-def test_each_fault_fails_its_trials(partners, operator, fault, failing):
+def test_each_fault_fails_its_trials(partners, operator, monkeypatch, fault, failing):
+    if fault == "silent":
+        monkeypatch.setattr(gym, "ACK_SECONDS", 2.0)  # none will come, however long we wait
     partners.fault(operator, fault)
     run = asked(operator)
     results = fought(run)

@@ -51,7 +51,7 @@ class Caller:
         )
 
 
-def token(client, user=None, scopes=(), *, type=Token.Type.ACCESS_TOKEN, lasts=600) -> str:
+def token(client, user=None, scopes=(), *, type=Token.Type.ACCESS_TOKEN, lasts=3600) -> str:
     value = secrets.token_urlsafe(32)
     row = Token(
         client=client, user=user, type=type, expires_at=timezone.now() + datetime.timedelta(seconds=lasts)

@@ -328,7 +328,7 @@ def test_brute_force_over_the_values_finds_nothing(no_hold, life, person, at):
         "scp": [
             list(few)
             for n in (1, 2)
-            for few in itertools.permutations(Scope.objects.values_list("ref", flat=True)[:24], n)
+            for few in itertools.permutations(Scope.objects.values_list("ref", flat=True)[:12], n)
         ],
         "rsn": [*EndReason.values, "person_left"],
         "prd": [(at.date() + datetime.timedelta(days=n)).isoformat() for n in range(400)],
