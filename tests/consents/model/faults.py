@@ -28,8 +28,8 @@ def resurrection(monkeypatch) -> None:
         delivery = right(jti, **more)
         if delivery.event == "consent-granted":
             Consent.objects.filter(subscription=delivery.subscription_id, state="ended").update(
-                state="active", ended_at=None, end_reason="", erasure="not_requested", erasure_requested_at=None,
-                erasure_confirmed_at=None,
+                state="active", paused_at=None, paused_until=None, ended_at=None, end_reason="", erasure="not_requested",
+                erasure_requested_at=None, erasure_confirmed_at=None, erasure_refusal="",
             )  # fmt: skip
         return delivery
 
