@@ -83,13 +83,13 @@ def _phase(template: int, address: str, per_second: int, seconds: int) -> dict[s
         raise RuntimeError(f"the acknowledging side failed: {failed[0]!r}")
     if left:
         raise RuntimeError(f"{left} of {offered} stops were not received within {PATIENCE:.0f} s")
-    rows = Delivery.objects.filter(pk__gt=first).values_list("created_at", "sent_at", "received_at")
-    times = list(rows)
-    span = (max(row[2] for row in times) - min(row[0] for row in times)).total_seconds()
-    waits = [(received - created).total_seconds() for created, _, received in times]
-    sent = [(sent - created).total_seconds() for created, sent, _ in times]
+    rows = list(Delivery.objects.filter(pk__gt=first))
+    ends = [row.received_at for row in rows if row.received_at]
+    span = (max(ends) - min(row.created_at for row in rows)).total_seconds()
+    waits = [(row.received_at - row.created_at).total_seconds() for row in rows if row.received_at]
+    sent = [(row.sent_at - row.created_at).total_seconds() for row in rows if row.sent_at]
     return {
-        "per_s": round(len(times) / span), "p50_s": round(percentile(waits, 0.5), 2),
+        "per_s": round(len(rows) / span), "p50_s": round(percentile(waits, 0.5), 2),
         "p99_s": round(percentile(waits, 0.99), 2), "recorded_as_sent_p99_s": round(percentile(sent, 0.99), 2),
     }  # fmt: skip
 

@@ -84,6 +84,28 @@ def test_an_open_breaker_is_probed_when_its_time_is_over(receiver, channel, now)
     assert Breaker.objects.get(channel=channel).state == "closed"
 
 
+def test_each_probe_that_fails_doubles_the_opening_up_to_a_quarter_of_an_hour(receiver, channel, now):
+    health.note({channel.pk: ["retry"] * 5}, at=now)
+    at, openings = now, []
+    for _ in range(6):
+        breaker = Breaker.objects.get(channel=channel)
+        openings.append((breaker.open_until - at).total_seconds())
+        at = breaker.open_until
+        health.note({channel.pk: ["retry"]}, at=at)
+    assert openings == [60, 120, 240, 480, 900, 900]
+    health.note({channel.pk: ["sent"]}, at=at)
+    assert Breaker.objects.get(channel=channel).state == "closed"
+    health.note({channel.pk: ["retry"] * 5}, at=at)
+    assert Breaker.objects.get(channel=channel).open_until == at + MINUTE, "it begins anew"
+
+
+def test_half_of_the_last_twenty_open_it_though_no_five_fail_in_a_row(channel, now):
+    health.note({channel.pk: ["retry", "sent"] * 9}, at=now)
+    assert Breaker.objects.get(channel=channel).state == "closed", "eighteen are not twenty"
+    health.note({channel.pk: ["sent", "retry"]}, at=now)
+    assert Breaker.objects.get(channel=channel).state == "open"
+
+
 def test_protocols_without_such_an_event_and_closed_channels_are_left_alone(receiver, now):
     registry.open_channel(organization=factories.OperatorFactory(), protocol="desk", at=now)
     registry.open_channel(
