@@ -8,8 +8,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from consents import health
-from consents.models import Breaker
+from consents import health, lifecycle, propagation
+from consents.actors import Actor
+from consents.models import Breaker, Delivery
 from providers import registry
 from providers.models import Channel
 from tests import factories
@@ -104,6 +105,23 @@ def test_half_of_the_last_twenty_open_it_though_no_five_fail_in_a_row(channel, n
     assert Breaker.objects.get(channel=channel).state == "closed", "eighteen are not twenty"
     health.note({channel.pk: ["sent", "retry"]}, at=now)
     assert Breaker.objects.get(channel=channel).state == "open"
+
+
+def test_whoever_is_well_again_is_sent_what_waits_and_what_was_given_up(receiver, now):
+    service = factories.offered()
+    items = service.terms.get(state="published").items.all()
+    parties = {item.source or item.recipient for item in items if item.source or item.recipient}
+    receiver.connect(service.organization, *parties)
+    subscription = factories.joined(factories.PersonFactory(), service, now)
+    propagation.deliver_due(now=lambda: now)
+    lifecycle.leave(subscription, erase=True, by=Actor.person(subscription.person), at=now)
+    stops = Delivery.objects.filter(subscription=subscription, event="subscription-ended")
+    assert stops.update(state="dead", dead_at=now, next_at=now + DAY) > 1
+    channel = Channel.objects.get(organization=service.organization)
+    health.note({channel.pk: ["retry"] * 5}, at=now)
+    health.note({channel.pk: ["sent"]}, at=now + MINUTE)
+    due = stops.filter(next_at=now + MINUTE).values_list("organization", flat=True)
+    assert list(due) == [service.organization.pk], "and nobody else's"
 
 
 def test_protocols_without_such_an_event_and_closed_channels_are_left_alone(receiver, now):
