@@ -1,6 +1,6 @@
 """What flowed in the demo's year: transfers by the cycle of every consent, and the weekly counts of both sides.
 
-One person's data flows once more after they had left, and one of their consents stops carrying an item.
+One person's data flows once more after they had left, before it was erased, and one of their consents stops carrying an item.
 """
 
 import datetime
@@ -66,7 +66,8 @@ def _of(consent: Consent, odd: set[str], *, at: datetime.datetime) -> list[trans
         slug = ""
     if slug == LEFT and consent.ended_at:
         odd.add(slug)
-        moments.append(min(consent.ended_at + datetime.timedelta(days=11, hours=3), at))
+        erased_at = consent.erasure_confirmed_at or at
+        moments.append(consent.ended_at + (erased_at - consent.ended_at) / 2)
     narrow = slug == NARROWED and len(consent.scopes) > 1 and len(moments) > 6
     odd |= {NARROWED} if narrow else set()
     return [

@@ -91,6 +91,10 @@ def test_the_people_and_their_mix(city):
     assert {"seven", "none"} <= {role.key for role in cast.STARS}
     seven = Person.objects.get(email="haneul@portal.example")
     assert seven.subscriptions.live().count() == 7
+    odd = seven.transfers.get(after_stop=True).subscription
+    assert odd.erasure == "confirmed", (
+        "what flowed after the stop was erased with the rest: it is not counted again"
+    )
     assert Person.objects.get(email="saebyeok@portal.example").subscriptions.count() == 0
     assert dict(Member.objects.values_list("role").annotate(Count("pk"))) == {
         "regulator": 2,
