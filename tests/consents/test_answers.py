@@ -6,9 +6,9 @@ import uuid
 import pytest
 from django.db import IntegrityError, transaction
 
-from consents import answers, ledger, lifecycle
+from consents import answers, ledger, lifecycle, propagation
 from consents.actors import Actor
-from consents.models import Consent, Delivery, EntryIndex, Evidence, Subscription
+from consents.models import Consent, Delivery, EntryIndex, Evidence, Promise, Subscription
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +51,35 @@ def entries(delivery) -> list[str]:
 
 
 # --- received ------------------------------------------------------------------------------------------------------------
+
+
+def test_several_are_acknowledged_at_once_each_with_its_entry_and_others_ids_are_told(left, now):
+    own = owed(left).organization
+    mine = list(Delivery.objects.filter(organization=own).order_by("pk"))
+    strangers = {Delivery.objects.exclude(organization=own).first().jti, uuid.uuid4()}
+    asked = {row.jti for row in mine} | strangers
+    by = Actor.organization(own)
+    assert answers.acknowledge_all(asked, organization=own, by=by, at=now + HOUR) == strangers
+    assert answers.acknowledge_all(asked, organization=own, by=by, at=now + 2 * HOUR) == strangers
+    for row in mine:
+        row.refresh_from_db()
+        assert row.received_at == now + HOUR and row.lease_token is None and row.next_at is None
+        assert entries(row).count("delivery.received") == 1
+        assert row.closed_at == (now + HOUR if row.goal == "received" else None)
+    acts = {row.txn for row in mine}
+    said = EntryIndex.objects.filter(typ="delivery.received", txn__in=acts).values("event_id")
+    assert Promise.objects.filter(event_id__in=said).count() == len(acts) > 1, "each act has its promise"
+    assert answers.acknowledge_all(set(), organization=own, by=by, at=now) == set()
+
+
+def test_what_is_acknowledged_is_not_sent_once_more(left, now):
+    """A replay that waits is answered by the answer to its first."""
+    delivery = owed(left)
+    Delivery.objects.filter(pk=delivery.pk).update(state="sent", sent_at=now)
+    again = propagation.replay(delivery, by=Actor.organization(delivery.organization), at=now)
+    heard(delivery, at=now + HOUR)
+    again.refresh_from_db()
+    assert (again.state, again.next_at, again.closed_at) == ("received", None, now + HOUR)
 
 
 def test_an_acknowledgement_moves_the_row_and_its_deadline(left, now):
