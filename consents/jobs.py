@@ -21,6 +21,7 @@ from consents import (
     speedbump,
 )
 from consents.actors import Actor
+from consents.api import idempotency
 from consents.ledger import erasing, upkeep
 from consents.ledger import monitor as own_monitor
 from consents.ledger import recount as nightly
@@ -63,9 +64,13 @@ def verify_channels() -> int:
 
 @shared_task
 def expire() -> dict:
-    """End what the calendar ends."""
+    """End what the calendar ends, and forget answers that are repeated no longer."""
     by, at = Actor.system("expire"), clock.now()
-    return {**lifecycle.expire_due(by=by, at=at), "requests": requests.expire_due(by=by, at=at)}
+    return {
+        **lifecycle.expire_due(by=by, at=at),
+        "requests": requests.expire_due(by=by, at=at),
+        "answers": idempotency.forget_old(at=at),
+    }
 
 
 @shared_task

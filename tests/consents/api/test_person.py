@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from consents import clock, jobs
 from consents.models import Consent, IdempotencyKey, Notice, Subscription
 from providers import signing
 from providers.models import Terms
@@ -386,14 +387,13 @@ def test_a_failed_act_leaves_its_key_free_and_keys_of_others_are_theirs(app, min
     )
 
 
-def test_a_key_is_forgotten_after_a_day(mine, person, subscription):
-    from consents.api import idempotency
-
+def test_a_key_is_forgotten_after_a_day(mine, person, subscription, monkeypatch):
     consent = Consent.objects.filter(subscription=subscription, kind="transfer").first()
     mine.post(f"me/consents/{consent.pk}/pause", Idempotency_Key="k")
     IdempotencyKey.objects.update(created_at=timezone.now() - datetime.timedelta(hours=25))
     assert mine.post(f"me/consents/{consent.pk}/resume", Idempotency_Key="k").json()["state"] == "active"
-    assert idempotency.forget_old(at=timezone.now() + datetime.timedelta(days=2)) == 1
+    monkeypatch.setattr(clock, "now", lambda: timezone.now() + datetime.timedelta(days=2))
+    assert jobs.expire()["answers"] == 1
 
 
 # --- receipts and proofs of single facts ---------------------------------------------------------------------------------------
