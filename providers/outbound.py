@@ -143,18 +143,51 @@ async def send(
     async with session.place(f"{address.raw_host}:{address.port}", total):
         try:
             async with asyncio.timeout(total):
-                async with session.client.request(
-                    method, address, headers=headers, data=body or None, allow_redirects=False
-                ) as response:
-                    content = await _first_bytes(response)
-                    return Reply(
-                        status=response.status,
-                        headers=response.headers.copy(),
-                        body=content,
-                        digest=hashlib.sha256(content).hexdigest(),
-                    )
+                try:
+                    return await _asked(session, method, address, headers, body, kept := _Connection())
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    # They closed a kept connection just as we took it up. Whatever we send can be repeated: it has an id.
+                    if not kept.reused or not isinstance(body, bytes):
+                        raise
+                    return await _asked(session, method, address, headers, body, _Connection())
         except (aiohttp.ClientError, OSError, ValueError, Refused) as error:
             raise _reason(error) from error
+
+
+@dataclass
+class _Connection:
+    """What is learnt about the connection of one request."""
+
+    reused: bool = False
+
+
+async def _asked(
+    session: Session, method: str, address: URL, headers, body, connection: _Connection
+) -> Reply:
+    async with session.client.request(
+        method,
+        address,
+        headers=headers,
+        data=body or None,
+        allow_redirects=False,
+        trace_request_ctx=connection,
+    ) as response:
+        content = await _first_bytes(response)
+        return Reply(
+            status=response.status,
+            headers=response.headers.copy(),
+            body=content,
+            digest=hashlib.sha256(content).hexdigest(),
+        )
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    async def reused(_session, context, _params) -> None:
+        context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
 
 
 @contextlib.asynccontextmanager
@@ -178,6 +211,7 @@ async def open_session(limit: int = 32, per_host: int = 4) -> AsyncIterator[Sess
         max_field_size=4096,
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
         skip_auto_headers=("Content-Type",),
+        trace_configs=[_tracing()],
     ) as client:
         yield Session(client, limit, per_host)
 

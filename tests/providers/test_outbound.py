@@ -682,3 +682,58 @@ def failing(error):
         raise error
 
     return request
+
+
+# Connections that are kept
+
+
+def kept(settings, talk, times: int) -> tuple[list, int]:
+    """What so many requests over one session come to, and how many connections they took."""
+    taken = 0
+
+    async def counted(reader, writer):
+        nonlocal taken
+        taken += 1
+        await talk(reader, writer)
+
+    async def ask(session):
+        try:
+            return (
+                await outbound.send(session, method="POST", url=f"{url}/x", headers={}, body=b"{}")
+            ).status
+        except outbound.Unreachable as failure:
+            return failure.reason
+
+    async def all_of_them():
+        nonlocal url
+        async with speaking(counted) as port, outbound.open_session() as session:
+            url = settings.SANDBOX_URL = f"http://127.0.0.1:{port}"
+            return [await ask(session) for _ in range(times)]
+
+    url = ""
+    return asyncio.run(all_of_them()), taken
+
+
+async def one_answer(reader, writer):
+    await reader.readuntil(b"{}")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    await writer.drain()
+
+
+def test_a_session_keeps_its_connection(settings):
+    async def patient(reader, writer):
+        for _ in range(5):
+            await one_answer(reader, writer)
+
+    assert kept(settings, patient, 5) == ([200] * 5, 1)
+
+
+def test_who_closes_a_kept_connection_unannounced_is_asked_over_a_new_one(settings):
+    assert kept(settings, one_answer, 5) == ([200] * 5, 5)
+
+
+def test_who_closes_a_new_connection_is_not_asked_twice(settings):
+    async def rude(reader, writer):
+        await reader.readuntil(b"{}")
+
+    assert kept(settings, rude, 2) == (["connection"] * 2, 2)
