@@ -62,7 +62,8 @@ def celery(*, count: int, rounds: int, leaves: int, say) -> Result:
 def _phase(template: int, address: str, per_second: int, seconds: int) -> dict[str, float]:
     """Offer so many stops a second, wait until all are received; how many a second were, and how late, in seconds."""
     first = Delivery.objects.order_by("-pk").values_list("pk", flat=True)[0]
-    stop, failed = threading.Event(), []
+    stop = threading.Event()
+    failed: list[Exception] = []
     acknowledging = threading.Thread(target=_acknowledge, args=(address, stop, failed), daemon=True)
     acknowledging.start()
     begun, offered = time.monotonic(), 0
