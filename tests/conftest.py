@@ -3,7 +3,6 @@
 import datetime
 
 import pytest
-from django.db import connection
 from django.utils import translation
 
 from consents.actors import Actor
@@ -26,17 +25,10 @@ def django_db_setup(django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         datafiles.load_policy()
         datafiles.load_scopes()
-    yield
-    # A server's thread may have kept its connection: the database could not be dropped beside it.
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
 
 
 @pytest.fixture(autouse=True)
-def korean(settings):
+def speaks_korean_first(settings):
     """A request in English leaves its thread in English: the next test begins in Korean all the same."""
     translation.activate(settings.LANGUAGE_CODE)
 

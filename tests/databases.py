@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.db import connection, connections
+from django.db.backends.postgresql.creation import DatabaseCreation
 from psycopg import sql
 
 from config.servers import locked, try_lock
@@ -77,3 +78,11 @@ def migrated(django_test_environment, django_db_blocker, tmp_path_factory) -> It
 def django_db_modify_db_settings(django_db_modify_db_settings, migrated) -> None:
     """The usual test database starts as a copy; Django then finds nothing left to migrate."""
     connections.settings["default"]["TEST"]["TEMPLATE"] = migrated
+
+
+def _destroy(self: DatabaseCreation, test_database_name: str, verbosity: int) -> None:
+    drop(test_database_name)
+
+
+# A server's thread may have kept its connection: the database goes all the same.
+DatabaseCreation._destroy_test_db = _destroy  # type: ignore[method-assign]
