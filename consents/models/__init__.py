@@ -18,6 +18,7 @@ from .notices import Notice
 from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference, Reissue
 from .people import Member, Person
 from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCount
+from .uploads import CountingCode, Identity, Upload, UploadPart, UploadRefusal, WaitingHolding
 
 __all__ = [
     "Breaker",
@@ -27,6 +28,7 @@ __all__ = [
     "Consent",
     "ConsentRequest",
     "Cosignature",
+    "CountingCode",
     "Delivery",
     "Disclosure",
     "EndReason",
@@ -37,6 +39,7 @@ __all__ = [
     "GymMessage",
     "GymRun",
     "IdempotencyKey",
+    "Identity",
     "InboundMessage",
     "Inquiry",
     "Leaf",
@@ -52,6 +55,10 @@ __all__ = [
     "SignedCheckpoint",
     "Subscription",
     "Transfer",
+    "Upload",
+    "UploadPart",
+    "UploadRefusal",
     "Verification",
+    "WaitingHolding",
     "WeeklyCount",
 ]
