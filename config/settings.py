@@ -213,7 +213,9 @@ SOCIALACCOUNT_ONLY = False
 # --- our own OAuth2/OIDC server -------------------------------------------------------------------------------------
 IDP_OIDC_ADAPTER = "consents.oauth.OIDCAdapter"
 IDP_OIDC_ACCESS_TOKEN_EXPIRES_IN = 600
-IDP_OIDC_RATE_LIMITS: dict[str, str] = {}
+IDP_OIDC_REFRESH_TOKEN_EXPIRES_IN = 30 * 24 * 3600  # an application that is not used for a month is let in anew
+IDP_OIDC_INTROSPECTION_ENABLED = True
+IDP_OIDC_RATE_LIMITS = False  # ours are in PostgreSQL, and hold while the cache is down: consents/turnstile.py
 
 # --- browser safety -------------------------------------------------------------------------------------------------
 SESSION_COOKIE_NAME = "__Host-sid" if SECURE else "sid"

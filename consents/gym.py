@@ -21,7 +21,7 @@ from consents import locks, routes, trials
 from consents.actors import Actor
 from consents.models import GymMessage, GymRun
 from providers import outbound, policy
-from providers.models import ApiClient, Channel, Organization, Service
+from providers.models import Channel, Organization, Service
 
 log = structlog.get_logger(__name__)
 
@@ -182,7 +182,7 @@ def _fight(run: GymRun, *, now: Callable[[], datetime.datetime]) -> None:
         channel=channel, route=routes.route(channel), service=service.client_id if service else "trial",
         ids=ids, clock=now,
     )  # fmt: skip
-    answers = ApiClient.objects.filter(organization=channel.organization).exists()
+    answers = channel.organization.api_client is not None
     late: dict[str, trials.Result] = {}
     for result in _results(bout):
         if result.name == "storm" and result.passed and not answers:

@@ -14,11 +14,13 @@ from consents import (
     inbound,
     lifecycle,
     mail,
+    oauth,
     propagation,
     readback,
     requests,
     silences,
     speedbump,
+    turnstile,
 )
 from consents.actors import Actor
 from consents.api import idempotency
@@ -70,6 +72,8 @@ def expire() -> dict:
         **lifecycle.expire_due(by=by, at=at),
         "requests": requests.expire_due(by=by, at=at),
         "answers": idempotency.forget_old(at=at),
+        "tokens": oauth.forget_expired(by=by, at=at),
+        "turns": turnstile.forget_old(at=at),
     }
 
 

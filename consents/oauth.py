@@ -1,10 +1,11 @@
 """WRITES OAuth2 clients, and shapes allauth's OAuth2/OIDC server: our issuer, our key, our scopes, no identity."""
 
 import datetime
+import secrets
 import uuid
 
 from allauth.idp.oidc.adapter import DefaultOIDCAdapter
-from allauth.idp.oidc.models import Client, PrivateKey
+from allauth.idp.oidc.models import Client, PrivateKey, Token
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.conf import settings
@@ -15,7 +16,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from consents.models import Person
-from providers.models import ApiClient, Organization
+from providers import dpop
+from providers.models import ApiClient, ClientSecret, Organization
 from providers.vault import key_file
 
 GRANT_QUERY, GRANT_REVOKE = "grant_management_query", "grant_management_revoke"  # the FAPI draft's own names
@@ -39,6 +41,8 @@ PERSON_SCOPES = {
     GRANT_REVOKE: _("동의 하나를 끝내기"),
 }
 SCOPES = ORGANIZATION_SCOPES | PERSON_SCOPES
+
+SECRET_LASTS = datetime.timedelta(days=365)
 
 
 class OIDCAdapter(DefaultOIDCAdapter):
@@ -76,8 +80,37 @@ class OIDCAdapter(DefaultOIDCAdapter):
         data["grant_management_endpoint"] = f"{settings.PORTAL_URL}/api/v1/grants"
         data["grant_management_actions_supported"] = ["query", "revoke"]
         data["grant_management_action_required"] = False
+        methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+        data["token_endpoint_auth_methods_supported"] = [*methods, "none"]
+        data["token_endpoint_auth_signing_alg_values_supported"] = list(dpop.ALGORITHMS)
+        for endpoint in ("introspection", "revocation"):
+            data[f"{endpoint}_endpoint_auth_methods_supported"] = methods + ["none"] * (
+                endpoint == "revocation"
+            )
+            data[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(dpop.ALGORITHMS)
+        data["authorization_response_iss_parameter_supported"] = True
+        data["dpop_signing_alg_values_supported"] = list(dpop.ALGORITHMS)
         data["service_documentation"] = f"{settings.PORTAL_URL}/api/docs/"
         del data["device_authorization_endpoint"]
+
+    def populate_introspection_response(self, *, response: dict, token: Token) -> None:
+        """`token_type` is how the token is presented (RFC 7662 §2.2 after RFC 6749 §5.1), `cnf` the key it is bound to."""
+        del response["token_type"]
+        bound = key_of(token)
+        if token.type == Token.Type.ACCESS_TOKEN:
+            response["token_type"] = "DPoP" if bound else "Bearer"
+        if bound:
+            response["cnf"] = {"jkt": bound}
+
+
+def key_of(token: Token) -> str | None:
+    """The thumbprint of the key that a token is bound to (RFC 9449 §6), None for a bearer token."""
+    return (token.data or {}).get("cnf", {}).get("jkt")
+
+
+def bind(token: Token, jkt: str) -> None:
+    """The token that is about to be kept works with this key only."""
+    token.data = (token.data or {}) | {"cnf": {"jkt": jkt}}
 
 
 def _new_rsa() -> bytes:
@@ -100,51 +133,92 @@ def create_client(
     kept under a fast hash. `redirect_uris` are where consent requests may send the person back to.
 
     Raises ValidationError for an unknown scope or a short secret, IntegrityError where the organization has a client."""
-    _check_scopes(scopes, ORGANIZATION_SCOPES)
+    check_scopes(scopes, ORGANIZATION_SCOPES)
     if len(secret) < 32:
         raise ValidationError("a client secret is made by a machine and has at least 32 characters")
+    at = at or timezone.now()
     client = _client(
-        client_id, name=name, type=Client.Type.CONFIDENTIAL, secret=make_password(secret, hasher="machine_sha256"),
-        redirect_uris=redirect_uris, scopes=scopes,
-    )  # fmt: skip
+        client_id, Client.Type.CONFIDENTIAL, name=name, redirect_uris=redirect_uris, scopes=scopes
+    )
     client.set_grant_types([Client.GrantType.CLIENT_CREDENTIALS])
     client.set_default_scopes(list(scopes))
     with transaction.atomic():
         client.save(force_insert=True)
-        return ApiClient.objects.create(
-            organization=organization, client=client, created_at=at or timezone.now()
-        )
+        link = ApiClient.objects.create(organization=organization, client=client, created_at=at)
+        add_secret(link, secret=secret, place=1, expires_at=at + SECRET_LASTS, by=by, at=at)
+    return link
+
+
+def add_secret(
+    link: ApiClient, *, secret: str, place: int, expires_at: datetime.datetime, by=None, at: datetime.datetime
+) -> ClientSecret:
+    """Keep the hash of a machine-made secret. Raises IntegrityError where another secret has the place."""
+    return ClientSecret.objects.create(
+        link=link, name=f"s-{secrets.token_hex(4)}", digest=make_password(secret, hasher="machine_sha256"),
+        place=place, created_at=at, expires_at=expires_at,
+    )  # fmt: skip
 
 
 def create_app_client(
-    *, name: str, redirect_uris, scopes=("me", "openid"), client_id: str | None = None, by=None
+    *,
+    name: str,
+    redirect_uris,
+    scopes=("me", "openid"),
+    client_id: str | None = None,
+    organization: Organization | None = None,
+    by=None,
+    at: datetime.datetime | None = None,
 ) -> Client:
-    """A public client for an application that a person uses (authorization code + PKCE, rotated refresh tokens).
+    """A public client for an application that a person uses (authorization code + PKCE, rotated refresh tokens); of an
+    organization's own where one is named.
 
     Raises ValidationError for an unknown scope."""
-    _check_scopes(scopes, PERSON_SCOPES)
-    client = _client(
-        client_id,
-        name=name,
-        type=Client.Type.PUBLIC,
-        secret=make_password(None),
-        redirect_uris=redirect_uris,
-        scopes=scopes,
-    )
+    check_scopes(scopes, PERSON_SCOPES)
+    client = _client(client_id, Client.Type.PUBLIC, name=name, redirect_uris=redirect_uris, scopes=scopes)
     client.set_grant_types([Client.GrantType.AUTHORIZATION_CODE, Client.GrantType.REFRESH_TOKEN])
-    client.save(force_insert=True)
+    with transaction.atomic():
+        client.save(force_insert=True)
+        if organization is not None:
+            ApiClient.objects.create(
+                organization=organization, client=client, kind=ApiClient.Kind.APP, method=ApiClient.Method.NONE,
+                created_at=at or timezone.now(),
+            )  # fmt: skip
     return client
 
 
-def _client(client_id: str | None, *, redirect_uris, scopes, **fields) -> Client:
+def _client(client_id: str | None, kind: str, *, name: str, redirect_uris, scopes) -> Client:
+    """The library's own secret opens nothing: secrets are ClientSecrets, of which there may be two."""
     known = {"id": client_id} if client_id else {}
-    client = Client(**known, **fields)
+    client = Client(**known, name=name, type=kind, secret=make_password(None))
     client.set_redirect_uris(list(redirect_uris))
     client.set_scopes(list(scopes))
     client.set_response_types([Client.ResponseType.CODE])
     return client
 
 
-def _check_scopes(scopes, allowed) -> None:
+def check_scopes(scopes, allowed) -> None:
+    """Raises ValidationError for a scope that is not among `allowed`."""
     if unknown := sorted(set(scopes) - set(allowed)):
         raise ValidationError(f"unknown scope: {', '.join(unknown)}")
+
+
+def disconnect(client: Client, *, person: Person | None = None, by=None, at: datetime.datetime) -> int:
+    """Revoke a client's tokens, or only those it has for one person. Returns how many."""
+    tokens = Token.objects.filter(client=client)
+    return (tokens if person is None else tokens.filter(user=person)).delete()[0]
+
+
+def revoke(value: str, *, client: Client, by=None, at: datetime.datetime) -> None:
+    """End a client's own token; another's is treated like one that never was (RFC 7009 §2.1, §2.2). With a refresh token
+    goes everything that the client has for that person."""
+    own = Token.objects.filter(client=client, type__in=[Token.Type.ACCESS_TOKEN, Token.Type.REFRESH_TOKEN])
+    for found in own.by_value(value):
+        if found.type == Token.Type.REFRESH_TOKEN:
+            own.filter(user=found.user_id).delete()
+        found.delete()
+
+
+def forget_expired(*, by=None, at: datetime.datetime, limit: int = 10_000) -> int:
+    """Remove tokens that have expired, at most `limit` a run. Returns how many."""
+    old = Token.objects.filter(expires_at__lte=at).order_by("expires_at").values("pk")[:limit]
+    return Token.objects.filter(pk__in=old).delete()[0]

@@ -56,7 +56,9 @@ def offer(
     id of its first."""
     with transaction.atomic():
         # One poll of an organization at a time, or two of its servers could be given one subscription's messages crosswise.
-        ApiClient.objects.select_for_update(no_key=True, of=("self",)).get(organization=organization)
+        ApiClient.objects.select_for_update(no_key=True, of=("self",)).get(
+            organization=organization, kind=ApiClient.Kind.SERVER, retired_at__isnull=True
+        )
         rows = list(_due(organization, at=at).select_related("replay_of")[: most + 1])
         given = rows[:most]
         Delivery.objects.filter(pk__in=[row.pk for row in given]).update(offered_at=at)

@@ -233,8 +233,8 @@ def verify_jws(
     `now` is epoch seconds. Where a protocol knows several, `typ` and `audience` list what is allowed (None: no `typ` at
     all). `required` is the moment that must be there: `iat`, or `exp` where the protocol leaves `iat` open.
     Rules: RFC 7515, RFC 8725, `iat` at most ten seconds ahead, no duplicate members."""
-    head, payload, signature, signed = _compact_parts(compact)
-    header = _json_object(head)
+    head, payload, signature, signed = compact_parts(compact)
+    header = json_object(head)
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in KEY_OF_ALGORITHM or algorithm not in algorithms:
         raise BadSignature("alg", "the algorithm is not allowed")
@@ -244,7 +244,7 @@ def verify_jws(
     if header.get("typ") not in allowed or ("typ" in header and header["typ"] is None):
         raise BadSignature("typ", f"typ is not {' or '.join(map(str, allowed))}")
 
-    key = _key_for(jwks, header.get("kid"), algorithm)
+    key = key_for(jwks, header.get("kid"), algorithm)
     try:
         genuine = jws.JWSRegistry.algorithms[algorithm].verify(signed, signature, key)
     except (JoseError, ValueError, TypeError) as error:
@@ -252,7 +252,7 @@ def verify_jws(
     if not genuine:
         raise BadSignature("signature", "the signature does not match")
 
-    claims = _json_object(payload)
+    claims = json_object(payload)
     if claims.get("iss") != issuer:
         raise BadSignature("iss", "the issuer is another one")
     # None: meant for whoever holds it, as a receipt is.
@@ -274,7 +274,7 @@ def verify_jws(
     return claims
 
 
-def _compact_parts(compact: str | bytes) -> tuple[bytes, bytes, bytes, bytes]:
+def compact_parts(compact: str | bytes) -> tuple[bytes, bytes, bytes, bytes]:
     if len(compact) > LARGEST_JWS:
         raise BadSignature("form", "larger than 16 kB")
     try:
@@ -293,7 +293,7 @@ def _unbase64url(text: bytes) -> bytes:
     return decoded
 
 
-def _json_object(raw: bytes) -> dict:
+def json_object(raw: bytes) -> dict:
     try:
         value = strict_json(raw)
     except ValueError as error:
@@ -312,7 +312,7 @@ def _moment(claims: dict, name: str) -> int | float | None:
     return value
 
 
-def _key_for(jwks: object, kid: object, algorithm: str):
+def key_for(jwks: object, kid: object, algorithm: str):
     keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
     keys = keys if isinstance(keys, list) else []
     found = [key for key in keys if isinstance(key, dict) and key.get("kid") == kid]

@@ -1,5 +1,7 @@
 """Who is calling: an access token of our own OAuth2 server, or the person's browser; and what they may do."""
 
+import hmac
+
 from allauth.idp.oidc.models import Token
 from django.contrib.auth.models import AnonymousUser
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -7,20 +9,23 @@ from rest_framework import authentication, permissions
 from rest_framework.exceptions import AuthenticationFailed
 
 from consents import access
+from consents.api import dpop
 from consents.api.problems import Problem
-from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES, SCOPES
+from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES, SCOPES, key_of
+from providers.dpop import ALGORITHMS
 
 REALM = 'Bearer realm="portal"'
 
 
 class TokenAuthentication(authentication.BaseAuthentication):
-    """Bearer access tokens (RFC 6750), from the header alone. `request.user` is the Person or AnonymousUser;
-    `request.organization` comes from the token's client and only where no person stands behind the token."""
+    """Access tokens (RFC 6750), from the header alone; one that is bound to a key needs the key's proof (RFC 9449).
+    `request.user` is the Person or AnonymousUser; `request.organization` comes from the token's client and only where no
+    person stands behind the token."""
 
     def authenticate(self, request):
         request.organization = None
         scheme, _space, value = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
+        if scheme.lower() not in ("bearer", "dpop"):
             return None
         token = (
             # Access tokens only: an ID token or a refresh token is no credential here.
@@ -32,6 +37,7 @@ class TokenAuthentication(authentication.BaseAuthentication):
         )
         if token is None or token.client is None or (token.user is not None and not token.user.is_active):
             raise _refused()
+        _check_key(request._request, token, scheme.lower(), value.strip())
         if token.get_resources() and not _is_meant_for(request, token):
             raise _refused()
         if token.user is None:
@@ -45,6 +51,31 @@ class TokenAuthentication(authentication.BaseAuthentication):
 
 def _refused() -> Problem:
     return Problem("unauthorized", headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+
+
+def _check_key(request, token: Token, scheme: str, value: str) -> None:
+    """A bound token comes under the scheme DPoP with a proof by its own key, any other under Bearer. Raises Problem."""
+    bound = key_of(token)
+    if (bound is not None) != (scheme == "dpop"):
+        raise _refused()
+    if bound is None:
+        return
+    try:
+        signer = dpop.signer(request, token=value)
+    except dpop.BadProof as error:
+        raise _proof_wanted(
+            "use_dpop_nonce" if isinstance(error, dpop.NonceWanted) else "invalid_dpop_proof"
+        ) from error
+    if signer is None:
+        raise _proof_wanted("invalid_dpop_proof")
+    if not hmac.compare_digest(signer, bound):
+        raise _proof_wanted("invalid_token")
+
+
+def _proof_wanted(code: str) -> Problem:
+    """What is wrong with the proof, and a nonce for the next one (RFC 9449 §7.1, §9)."""
+    words = f'DPoP error="{code}", algs="{" ".join(ALGORITHMS)}"'
+    return Problem("unauthorized", headers={"WWW-Authenticate": words, "DPoP-Nonce": dpop.fresh_nonce()})
 
 
 def _is_meant_for(request, token: Token) -> bool:

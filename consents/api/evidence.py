@@ -22,7 +22,7 @@ from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import JWTParser, Problem
 from consents.models import Delivery, Evidence
-from providers import signing
+from providers import keysets, signing
 from providers.models import Channel, ChannelKey
 
 LEEWAY = datetime.timedelta(seconds=signing.FUTURE_LEEWAY)
@@ -90,7 +90,39 @@ class Claims(shapes.Strict):
         return claims
 
 
-class EvidenceDoor(OrganizationDoor):
+def organization_keys(organization, *, at: datetime.datetime) -> dict:
+    """The public keys that the organization registered: its key set, and those of its open channel that are in use. Where
+    both have a key of one name, the set counts."""
+    keys = ChannelKey.objects.filter(
+        Q(retired_at__isnull=True) | Q(retired_at__gt=at), kind=ChannelKey.Kind.JWK, active_from__lte=at,
+        channel__organization=organization, channel__state=Channel.State.OPEN,
+    )  # fmt: skip
+    of_channel = {key.kid: {**(key.jwk or {}), "kid": key.kid} for key in keys}
+    of_set = {key["kid"]: key for key in keysets.current(organization, at=at)}
+    return {"keys": list((of_channel | of_set).values())}
+
+
+class SignedDoor(OrganizationDoor):
+    """A door that takes what an organization signed. Its keys are fetched anew where they must be, before any transaction."""
+
+    def initial(self, request, *args, **kwargs):
+        super().initial(request, *args, **kwargs)
+        kid = _kid(request.data) if request.method == "POST" else None
+        if kid is not None:
+            keysets.refresh(request.organization, kid, at=timezone.now())
+
+
+def _kid(compact: object) -> str | None:
+    """The name of the key that a JWS says it was signed with; None where that cannot be read."""
+    try:
+        raw = compact if isinstance(compact, str | bytes) else b""
+        kid = signing.json_object(signing.compact_parts(raw)[0]).get("kid")
+    except signing.BadSignature:
+        return None
+    return kid if isinstance(kid, str) else None
+
+
+class EvidenceDoor(SignedDoor):
     parser_classes = [JWTParser]
 
     @extend_schema(
@@ -169,15 +201,6 @@ def _shown(evidence: Evidence) -> dict:
     """The evidence and the receipt of its entry: the same bytes each time it is asked for."""
     receipt = receipts.of_answer(evidence.delivery.jti, evidence.organization, [_TYPES[evidence.status]])
     return documents.ReceivedEvidence(evidence, context={"receipt": receipt}).data
-
-
-def organization_keys(organization, *, at: datetime.datetime) -> dict:
-    """The JWKs registered for the organization's open channel that are in use."""
-    keys = ChannelKey.objects.filter(
-        Q(retired_at__isnull=True) | Q(retired_at__gt=at), kind=ChannelKey.Kind.JWK, active_from__lte=at,
-        channel__organization=organization, channel__state=Channel.State.OPEN,
-    )  # fmt: skip
-    return {"keys": [{**(key.jwk or {}), "kid": key.kid} for key in keys]}
 
 
 def _known(organization, jti: str, digest: str) -> Evidence | None:

@@ -24,7 +24,7 @@ from consents.actors import Actor
 from consents.api import limits, problems
 from consents.api.authentication import Anyone
 from consents.api.doors import Door
-from consents.api.evidence import organization_keys
+from consents.api.evidence import SignedDoor, organization_keys
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import LARGEST_JSON, JWTParser, Problem
 from providers import plainjson, signing
@@ -250,7 +250,7 @@ class KoreanResult(KnownDoor):
         return {"rsp_code": self.CODES.get(status, "50001"), "rsp_msg": problems.title_of(status)}
 
 
-class Sets(KnownDoor):
+class Sets(SignedDoor, KnownDoor):
     parser_classes = [SetParser]
     # RFC 8935 §2.4 by the one word of a signature's check.
     ERRORS = {

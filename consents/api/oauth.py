@@ -1,24 +1,35 @@
-"""The OAuth2 doors that allauth leaves open: every public key, limits, own tokens only, PKCE with S256."""
+"""The OAuth2 doors that allauth leaves open: every public key, limits, own tokens only, proofs, PKCE with S256."""
 
 import json
-import secrets
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import get_adapter
-from allauth.core.internal.httpkit import extract_basic_auth
-from allauth.idp.oidc import views
-from allauth.idp.oidc.models import Token
+from allauth.core.internal.httpkit import add_query_params, extract_basic_auth
+from allauth.idp.oidc import app_settings, views
+from allauth.idp.oidc.internal.oauthlib.utils import (
+    convert_response,
+    extract_params,
+    get_validator_context,
+    respond_json_error,
+)
+from allauth.idp.oidc.internal.resources import get_resources
 from csp.constants import SELF
+from django.conf import settings
+from django.db import transaction
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from oauthlib.oauth2.rfc6749.errors import OAuth2Error
 
-from consents import access, limits
+from consents import access, clients, turnstile
+from consents.api import dpop, oauth_server
 from providers import signing
+from providers.dpop import ALGORITHMS
 
-PER_MINUTE = 600
+PER_MINUTE = 1200  # requests of one client from one address; failed ones of one address
 LARGEST_FORM = 16_384  # bytes
 FORM = "application/x-www-form-urlencoded"
 
@@ -38,30 +49,71 @@ def jwks(request):
 @csrf_exempt
 @require_POST
 def token(request):
-    """allauth's token endpoint, at most PER_MINUTE times a minute for one client and for one address."""
-    refusal = _malformed(request)
-    if refusal is None:
-        client_id, address = _claimed_client(request), get_adapter().get_client_ip(request)
-        if limits.too_often("token:client", client_id, most=PER_MINUTE) or limits.too_often(
-            "token:address", address, most=PER_MINUTE
-        ):
-            refusal = _error("temporarily_unavailable", "too many requests", status=429, retry_after=60)
-    return refusal or views.token(request)
+    """Tokens for a client that says who it is (RFC 6749 §3.2), bound to a key where it proves to have one (RFC 9449)."""
+    return _answer(request, "create_token_response", proof=True)
 
 
 @access.public
 @csrf_exempt
 @require_POST
 def revoke(request):
-    """allauth's revocation (RFC 7009), for a client's own tokens: another's token is treated like one that never was."""
-    refusal = _malformed(request)
-    if refusal is not None:
+    """A client's own tokens end (RFC 7009)."""
+    return _answer(request, "create_revocation_response")
+
+
+@access.public
+@csrf_exempt
+@require_POST
+def introspect(request):
+    """What a client's own token is good for (RFC 7662); of any other it is told that it is not active."""
+    get_validator_context().supported_auth_methods = app_settings.INTROSPECTION_AUTH_METHODS
+    return _answer(request, "create_introspect_response")
+
+
+@access.public
+@csrf_exempt
+@require_http_methods(["GET", "HEAD", "POST"])
+def userinfo(request):
+    """allauth's userinfo, for tokens that are not bound or come with their proof."""
+    scheme, _space, value = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "dpop":
+        try:
+            oauth_server.bind_to(dpop.signer(request, token=value.strip()))
+        except dpop.BadProof as error:
+            return _bad_proof(error, status=401)
+        request.META["HTTP_AUTHORIZATION"] = f"Bearer {value.strip()}"
+    try:
+        return convert_response(*oauth_server.server().create_userinfo_response(*extract_params(request)))
+    except OAuth2Error as error:
+        return respond_json_error(request, error)
+
+
+def _answer(request, endpoint: str, *, proof: bool = False) -> HttpResponse:
+    """One request of a client. It is counted before its secret is looked at, by client and address together: who floods
+    under one name keeps no other waiting, and nobody can use up somebody else's share from elsewhere."""
+    if (refusal := _malformed(request)) is not None:
         return refusal
-    found = Token.objects.by_value(request.POST.get("token", "")).first()
-    if found is not None and found.client_id != _claimed_client(request):
-        request.POST = request.POST.copy()
-        request.POST["token"] = secrets.token_urlsafe(32)
-    return views.revoke(request)
+    at, address = timezone.now(), get_adapter().get_client_ip(request)
+    if turnstile.too_often("token:pair", f"{_claimed_client(request)} {address}", most=PER_MINUTE, at=at):
+        return _waiting()
+    try:
+        oauth_server.sign_in(request, at=at)
+        oauth_server.bind_to(dpop.signer(request) if proof else None)
+        get_validator_context().requested_resources = get_resources(request)
+        with transaction.atomic():
+            answer = getattr(oauth_server.server(), endpoint)(*extract_params(request))
+    except oauth_server.TooMany:
+        return _waiting()
+    except dpop.BadProof as error:
+        return _bad_proof(error, status=400)
+    except OAuth2Error as error:
+        return _error(error.error, error.description or "", status=error.status_code)
+    response = convert_response(*answer)
+    if response.status_code == 401 and turnstile.too_often("token:failed", address, most=PER_MINUTE, at=at):
+        return _waiting()
+    if proof and oauth_server.bound_to():
+        response["DPoP-Nonce"] = dpop.fresh_nonce()
+    return response
 
 
 @access.public
@@ -72,12 +124,15 @@ def authorization(request):
     sent = request.GET if request.method != "POST" else request.POST
     if any("\x00" in value for name in sent for value in sent.getlist(name)):
         return _refused_page(request, "invalid_request")
-    first = request.method != "POST"
-    if first and (
-        not request.GET.get("code_challenge") or request.GET.get("code_challenge_method") != "S256"
-    ):
-        return _refused_page(request, "code_challenge, code_challenge_method=S256")
+    if request.method != "POST":
+        if not request.GET.get("code_challenge") or request.GET.get("code_challenge_method") != "S256":
+            return _refused_page(request, "code_challenge, code_challenge_method=S256")
+        if not _is_registered(request.GET.get("client_id", ""), request.GET.get("redirect_uri", "")):
+            return _refused_page(request, "client_id, redirect_uri")
     response = views.authorization(request)
+    location = response.headers.get("Location", "")
+    if location and not location.startswith("/"):  # back to the client: from whom it comes (RFC 9207)
+        response["Location"] = add_query_params(location, {"iss": settings.PORTAL_URL})
     if isinstance(response, TemplateResponse):
         # Browsers hold the redirect after the form to the page's own policy, so the client's addresses belong in it.
         origins = {_origin(uri) for uri in (response.context_data or {})["client"].get_redirect_uris()}
@@ -92,6 +147,17 @@ def authorization(request):
 def nowhere(request):
     """Endpoints of allauth that the portal does not offer (device flow)."""
     raise Http404
+
+
+def _is_registered(client_id: str, redirect_uri: str) -> bool:
+    """Return addresses are compared letter by letter (RFC 9700 §2.1); the port of a loopback address may differ (RFC 8252
+    §7.3), which allauth looks after."""
+    client = clients.find(client_id)
+    if client is None:
+        return False
+    return redirect_uri in client.get_redirect_uris() or redirect_uri.startswith(
+        ("http://127.0.0.1:", "http://[::1]:")
+    )
 
 
 def _refused_page(request, reason: str) -> HttpResponse:
@@ -126,7 +192,29 @@ def _malformed(request) -> JsonResponse | None:
 
 
 def _claimed_client(request) -> str:
-    return extract_basic_auth(request.headers)[0] or request.POST.get("client_id", "")
+    """Whoever they say they are; what is in an assertion counts by its own words, which nobody has checked yet."""
+    named = extract_basic_auth(request.headers)[0] or request.POST.get("client_id", "")
+    if named or not request.POST.get("client_assertion"):
+        return named
+    try:
+        claims = signing.json_object(signing.compact_parts(request.POST["client_assertion"])[1])
+    except signing.BadSignature:
+        return ""
+    return str(claims.get("sub"))[:100]
+
+
+def _waiting() -> JsonResponse:
+    return _error("temporarily_unavailable", "too many requests", status=429, retry_after=turnstile.WINDOW)
+
+
+def _bad_proof(error: dpop.BadProof, *, status: int) -> JsonResponse:
+    """RFC 9449 §8 at the token endpoint, §9 where a token is used."""
+    code = "use_dpop_nonce" if isinstance(error, dpop.NonceWanted) else "invalid_dpop_proof"
+    response = _error(code, str(error), status=status)
+    response["DPoP-Nonce"] = dpop.fresh_nonce()
+    if status == 401:
+        response["WWW-Authenticate"] = f'DPoP error="{code}", algs="{" ".join(ALGORITHMS)}"'
+    return response
 
 
 def _error(code: str, words: str, *, status: int = 400, retry_after: int | None = None) -> JsonResponse:

@@ -15,5 +15,7 @@ urlpatterns = [
     path("identity/o/api/device/code", oauth.nowhere),
     path("identity/o/api/token", oauth.token),
     path("identity/o/api/revoke", oauth.revoke),
+    path("identity/o/api/introspect", oauth.introspect),
+    path("identity/o/api/userinfo", oauth.userinfo),
     path("", include("allauth.idp.urls")),
 ]

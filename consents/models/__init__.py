@@ -18,6 +18,7 @@ from .notices import Notice
 from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference, Reissue
 from .people import Member, Person
 from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCount
+from .turns import SpentId, Turn
 from .uploads import CountingCode, Identity, Upload, UploadPart, UploadRefusal, WaitingHolding
 
 __all__ = [
@@ -53,8 +54,10 @@ __all__ = [
     "Reference",
     "Reissue",
     "SignedCheckpoint",
+    "SpentId",
     "Subscription",
     "Transfer",
+    "Turn",
     "Upload",
     "UploadPart",
     "UploadRefusal",

@@ -1,7 +1,8 @@
 """Facts about organizations and the wires to them. Nothing here knows a person."""
 
 from .catalogue import Scope, Service, Terms, TermsItem
-from .channels import ApiClient, Channel, ChannelKey
+from .channels import Channel, ChannelKey
+from .clients import ApiClient, ClientSecret, KeySet
 from .organizations import Licence, Organization
 from .policy import PolicyRule
 
@@ -9,6 +10,8 @@ __all__ = [
     "ApiClient",
     "Channel",
     "ChannelKey",
+    "ClientSecret",
+    "KeySet",
     "Licence",
     "Organization",
     "PolicyRule",

@@ -1,6 +1,5 @@
 """How organizations are reached, and with which keys."""
 
-from allauth.idp.oidc.models import Client
 from django.db import models
 from django.db.models import Q, Value
 from django.utils.translation import gettext_lazy as _
@@ -90,14 +89,3 @@ class ChannelKey(models.Model):
 
     def __str__(self) -> str:
         return self.kid
-
-
-class ApiClient(models.Model):
-    """The OAuth2 client an organization's server signs in with. The organization always comes from this row."""
-
-    organization = models.OneToOneField(Organization, on_delete=models.PROTECT, related_name="api_client")
-    client = models.OneToOneField(Client, on_delete=models.PROTECT, related_name="organization_link")
-    created_at = models.DateTimeField()
-
-    def __str__(self) -> str:
-        return f"{self.organization_id}"

@@ -92,6 +92,12 @@ class Organization(models.Model):
     def __str__(self) -> str:
         return self.name_ko
 
+    @property
+    def api_client(self):
+        """The OAuth2 client that its server signs in with; None where there is none, or it was retired. One query."""
+        live = self.api_clients.filter(kind="server", retired_at__isnull=True)  # type: ignore[attr-defined]
+        return live.select_related("client").first()
+
     def status_on(self, on: datetime.date) -> str | None:
         """Licence status in effect on a day; None where no decision is known."""
         latest = (

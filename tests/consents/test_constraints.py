@@ -9,7 +9,7 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, transaction
 
-from consents import ledger, lifecycle, references
+from consents import clients, ledger, lifecycle, references
 from consents.actors import Actor
 from consents.ledger import Fact
 from consents.models import (
@@ -27,6 +27,7 @@ from consents.models import (
     Transfer,
     WeeklyCount,
 )
+from providers import keysets
 from providers.models import ChannelKey, PolicyRule, Scope
 from tests import factories
 
@@ -143,6 +144,17 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE providers_channel SET protocol = 'native', address = '' WHERE id = %(channel)s"
     ],
     "open_channel_knows_since_when": ["UPDATE providers_channel SET opened_at = NULL WHERE id = %(channel)s"],
+    "organization_has_one_server_client": [
+        "UPDATE providers_apiclient SET retired_at = NULL WHERE organization_id = %(owner)s"
+    ],
+    "only_an_app_signs_in_without_a_secret": [
+        "UPDATE providers_apiclient SET method = 'none' WHERE organization_id = %(owner)s",
+        "UPDATE providers_apiclient SET kind = 'app' WHERE organization_id = %(owner)s",
+    ],
+    "client_has_two_secrets_at_most": ["UPDATE providers_clientsecret SET place = 1"],
+    "secret_has_place_one_or_two": ["UPDATE providers_clientsecret SET place = 3 WHERE place = 2"],
+    "secret_is_a_hash": ["UPDATE providers_clientsecret SET digest = 'hunter2'"],
+    "key_set_has_keys_or_an_address": ["UPDATE providers_keyset SET keys = '[]'"],
     "channel_key_id_is_unique": [
         "UPDATE providers_channelkey SET kid = 'one' WHERE channel_id = %(channel)s AND kid = 'two'"
     ],
@@ -502,6 +514,11 @@ def rows(person, me, now) -> dict:
     channel = factories.ChannelFactory(organization=service.organization)
     for kid in ("one", "two"):
         ChannelKey.objects.create(channel=channel, kind="hmac", kid=kid, sealed_secret=b"x", active_from=now)
+    clients.create(service.organization, scopes=["deliveries:ack"], by=me, at=now)
+    clients.retire(service.organization.api_client, by=me, at=now)
+    link, _secret = clients.create(service.organization, scopes=["deliveries:ack"], by=me, at=now)
+    clients.rotate(link, days=90, by=me, at=now)
+    keysets.register(service.organization, keys=[{"kid": "k"}], at=now)
     for effective_on in ("2020-01-01", "2026-01-01"):
         PolicyRule.objects.get_or_create(
             key="TEST", effective_on=effective_on, defaults={"value": 1, "unit": "days", "source": "a test"}
@@ -540,7 +557,7 @@ def rows(person, me, now) -> dict:
     with transaction.atomic():
         (entry,) = ledger.append([Fact("person.erased", fields={"cnt": 1})], by=Actor.system("test"), at=now)
     return {
-        "source": transfers[0].source_id, "licence": service.organization.licences.get().pk, "scope": Scope.objects.first().pk,
+        "owner": service.organization_id, "source": transfers[0].source_id, "licence": service.organization.licences.get().pk, "scope": Scope.objects.first().pk,
         "service": service.pk, "terms": terms.pk, "retired": retired.pk, "draft": factories.TermsFactory(service=service, published=False).pk,
         "channel": channel.pk, "testing_channel": factories.ChannelFactory(organization=service.organization, state="testing").pk,
         "person": person.pk, "admin": admin.pk, "live": live.pk, "other": other.pk, "ended": ended.pk, "erased": erased.pk,

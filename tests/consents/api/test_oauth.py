@@ -12,8 +12,9 @@ from allauth.idp.oidc.models import Client as OAuthClient
 from allauth.idp.oidc.models import Token
 from django.core.exceptions import ValidationError
 from django.test import Client
+from django.utils import timezone
 
-from consents import oauth
+from consents import clients, oauth
 from consents.api import oauth as doors
 from providers import signing
 from tests import factories
@@ -68,8 +69,12 @@ def test_a_server_gets_a_short_lived_token_for_its_scopes(server, organization):
 
 
 def test_secrets_are_kept_hashed_and_cheap(server):
-    assert server.secret.startswith("machine_sha256$") and SECRET not in server.secret
-    assert server.check_secret(SECRET) and not server.check_secret(SECRET + "x")
+    kept = server.organization_link.secrets.get()
+    assert kept.digest.startswith("machine_sha256$") and SECRET not in kept.digest
+    assert not server.check_secret(SECRET), "the library's own secret opens nothing"
+    at = timezone.now()
+    assert clients.secret_of(server.pk, SECRET, at=at) == kept
+    assert clients.secret_of(server.pk, SECRET + "x", at=at) is None
 
 
 @pytest.mark.parametrize(

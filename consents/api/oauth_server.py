@@ -1,0 +1,213 @@
+"""Who asks for a token and what it is bound to: allauth's OAuth2 server with the portal's own client authentication.
+
+A client signs in by one of two live secrets (header or form), or by a signed assertion of its own (RFC 7523); tokens may be
+bound to a key (RFC 9449). Codes, refresh and identity stay allauth's.
+"""
+
+import datetime
+import hmac
+
+import structlog
+from allauth.core import context
+from allauth.core.internal.httpkit import extract_basic_auth
+from allauth.idp.oidc import app_settings
+from allauth.idp.oidc.internal.oauthlib.request_validator import OAuthLibRequestValidator
+from allauth.idp.oidc.internal.oauthlib.server import generate_access_token, generate_refresh_token
+from allauth.idp.oidc.models import Client, Token
+from django.conf import settings
+from django.utils import timezone
+from oauthlib.common import Request
+from oauthlib.oauth2.rfc6749.errors import OAuth2Error
+from oauthlib.openid import Server
+
+from consents import clients, oauth, turnstile
+from providers import dpop, keysets, signing
+from providers.models import ApiClient
+
+log = structlog.get_logger(__name__)
+
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ASSERTION_LASTS = 60  # seconds from iat to exp, at most (FAPI 2.0)
+ASSERTION_TYPES = (None, "JWT", "client-authentication+jwt")
+LONGEST_ID = 256
+PER_MINUTE = 1200  # sign-ins of one client, from wherever they come
+
+
+class TooMany(Exception):
+    """This client has come too often in this minute."""
+
+
+class BadProof(OAuth2Error):
+    error = "invalid_dpop_proof"
+
+
+def server() -> Server:
+    """The server of one request."""
+    return Server(
+        Validator(),
+        token_generator=generate_access_token,
+        refresh_token_generator=generate_refresh_token,
+        token_expires_in=app_settings.ACCESS_TOKEN_EXPIRES_IN,
+    )
+
+
+class Validator(OAuthLibRequestValidator):
+    """What allauth decides, except for who a client is, which tokens are its own, and which key a token is bound to."""
+
+    # --- who it is ---------------------------------------------------------------------------------------------------
+
+    def authenticate_client(self, request: Request, *args, **kwargs) -> bool:
+        """Whoever signed in before this began (`sign_in`)."""
+        client = _kept().get("client")
+        if client is not None:
+            self._use_client(request, client)
+        return client is not None
+
+    def client_authentication_required(self, request: Request, *args, **kwargs) -> bool:
+        """Also of whoever brings an assertion, right or wrong."""
+        asserted = getattr(request, "client_assertion", None) or getattr(
+            request, "client_assertion_type", None
+        )
+        return bool(asserted) or super().client_authentication_required(request, *args, **kwargs)
+
+    def _lookup_client(self, request: Request, client_id: str) -> Client | None:
+        return _found(client_id)
+
+    # --- what it gets ------------------------------------------------------------------------------------------------
+
+    def validate_grant_type(self, client_id, grant_type, client, request: Request, *args, **kwargs) -> bool:
+        link = clients.link_of(request.client)
+        if link is not None and link.dpop and bound_to() is None:
+            raise BadProof("this client's tokens are bound: send a DPoP proof")
+        return super().validate_grant_type(client_id, grant_type, client, request, *args, **kwargs)
+
+    def validate_refresh_token(self, refresh_token, client, request: Request, *args, **kwargs) -> bool:
+        """A bound refresh token works with its key only (RFC 9449 §5)."""
+        if not super().validate_refresh_token(refresh_token, client, request, *args, **kwargs):
+            return False
+        kept = Token.objects.lookup(Token.Type.REFRESH_TOKEN, refresh_token)
+        wanted = oauth.key_of(kept) if kept else None
+        return wanted is None or hmac.compare_digest(wanted, bound_to() or "")
+
+    def save_bearer_token(self, token: dict, request: Request, *args, **kwargs) -> None:
+        super().save_bearer_token(token, request, *args, **kwargs)
+        if bound_to():
+            token["token_type"] = "DPoP"  # noqa: S105
+        if (link := clients.link_of(request.client)) is not None:
+            clients.note_use(link, _kept().get("secret"), at=timezone.now())
+
+    def _prep_access_token(self, ctx, token: dict, request: Request) -> Token:
+        made = super()._prep_access_token(ctx, token, request)
+        return _bound(made)
+
+    def _prep_refresh_token(self, ctx, refresh_token: str, request: Request) -> Token:
+        """Only an application's: a server's key is its client's own, and it gets no refresh tokens."""
+        return _bound(super()._prep_refresh_token(ctx, refresh_token, request))
+
+    # --- what it may know and end ------------------------------------------------------------------------------------
+
+    def revoke_token(self, token, token_type_hint, request: Request, *args, **kwargs) -> None:
+        """The hint is only a hint."""
+        oauth.revoke(token, client=request.client, at=timezone.now())
+
+    def validate_bearer_token(self, token, scopes, request: Request) -> bool:
+        """At the userinfo endpoint: a bound token needs its proof there too."""
+        if not super().validate_bearer_token(token, scopes, request):
+            return False
+        kept = Token.objects.lookup(Token.Type.ACCESS_TOKEN, token) if isinstance(token, str) else None
+        return kept is None or oauth.key_of(kept) == bound_to()
+
+
+# --- signing in ------------------------------------------------------------------------------------------------------
+
+
+def sign_in(request, *, at: datetime.datetime) -> None:
+    """Remember the client that this request proves to be, if it does. Outside every transaction: keys may have to be
+    fetched, and what was counted and spent stays so. Raises TooMany."""
+    named, secret = extract_basic_auth(request.headers)
+    asserted = request.POST.get("client_assertion") or request.POST.get("client_assertion_type")
+    ways = [bool(named), bool(request.POST.get("client_secret")), bool(asserted)]
+    if sum(ways) != 1:
+        return  # none, or more than one (RFC 6749 §2.3)
+    if asserted:
+        client = _by_assertion(request, at)
+    else:
+        client = _by_secret(
+            named or request.POST.get("client_id", ""), secret or request.POST.get("client_secret", ""), at
+        )
+    if client is not None and turnstile.too_often("token:client", client.pk, most=PER_MINUTE, at=at):
+        raise TooMany
+    _kept()["client"] = client
+
+
+def _by_secret(client_id: str, secret: str, at: datetime.datetime) -> Client | None:
+    client = _found(client_id)
+    _kept()["secret"] = genuine = clients.secret_of(client_id, secret, at=at)
+    return client if genuine else None
+
+
+def _by_assertion(request, at: datetime.datetime) -> Client | None:
+    """RFC 7523 §3 as FAPI 2.0 has it: `iss` = `sub` = the client, `aud` the issuer alone, a minute at most, `jti` once."""
+    if request.POST.get("client_assertion_type") != ASSERTION:
+        return None
+    compact = request.POST.get("client_assertion", "")
+    try:
+        header, claims = (signing.json_object(part) for part in signing.compact_parts(compact)[:2])
+        client = _found(claims.get("sub"))
+        link = clients.link_of(client)
+        if link is None or link.method != ApiClient.Method.KEY:
+            return None
+        keysets.refresh(link.organization, header.get("kid"), at=at)
+        keys = {"keys": keysets.current(link.organization, at=at)}
+        signing.verify_jws(
+            compact, jwks=keys, typ=ASSERTION_TYPES, issuer=link.client_id, audience=settings.PORTAL_URL,
+            now=int(at.timestamp()), algorithms=dpop.ALGORITHMS,
+        )  # fmt: skip
+    except signing.BadSignature as error:
+        log.info("a client's assertion was refused", reason=error.reason)
+        return None
+    named = request.POST.get("client_id") or link.client_id
+    return client if named == link.client_id and _is_first(claims, link.client_id, at=at) else None
+
+
+def _found(client_id: object) -> Client | None:
+    """One query a request, whoever asks."""
+    known = _kept().setdefault("clients", {})
+    if client_id not in known:
+        known[client_id] = clients.find(client_id) if isinstance(client_id, str) else None
+    return known[client_id]
+
+
+def _is_first(claims: dict, client_id: str, *, at: datetime.datetime) -> bool:
+    """`sub`, `exp` and `jti` are right, and the `jti` was not seen before. The rest is verified already."""
+    jti, issued, ends = claims.get("jti"), claims.get("iat"), claims.get("exp")
+    if claims.get("sub") != client_id or not isinstance(claims.get("aud"), str):
+        return False
+    if not isinstance(jti, str) or not 0 < len(jti) <= LONGEST_ID or not isinstance(ends, int | float):
+        return False
+    if not 0 < ends - issued <= ASSERTION_LASTS:
+        return False
+    until = at + datetime.timedelta(seconds=2 * ASSERTION_LASTS)
+    return turnstile.spend("assertion", client_id, jti, until=until, at=at)
+
+
+def _kept() -> dict:
+    """What is remembered for the length of this request."""
+    if not hasattr(context.request, "_oauth"):
+        context.request._oauth = {}
+    return context.request._oauth
+
+
+def bind_to(jkt: str | None) -> None:
+    """The tokens of this request are bound to this key, whose proof was checked."""
+    _kept()["jkt"] = jkt
+
+
+def bound_to() -> str | None:
+    return _kept().get("jkt")
+
+
+def _bound(token: Token) -> Token:
+    if jkt := bound_to():
+        oauth.bind(token, jkt)
+    return token

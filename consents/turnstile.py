@@ -1,0 +1,54 @@
+"""WRITES how often somebody has come, and which ids are spent. Both in PostgreSQL: what keeps attackers out must hold while
+the cache is down or emptied (T19, T34). Never called inside the transaction of an act: what is counted stays counted.
+"""
+
+import datetime
+import hashlib
+
+from django.db import connection
+
+from consents.models import SpentId, Turn
+
+WINDOW = 60  # seconds
+
+_COUNT_SQL = """
+INSERT INTO consents_turn AS known (digest, began_at, count) VALUES (%(digest)s, %(at)s, 1)
+ON CONFLICT (digest) DO UPDATE SET
+  began_at = CASE WHEN known.began_at > %(old)s THEN known.began_at ELSE %(at)s END,
+  count = CASE WHEN known.began_at > %(old)s THEN known.count + 1 ELSE 1 END
+RETURNING count
+"""
+_SPEND_SQL = """
+INSERT INTO consents_spentid AS known (digest, until) VALUES (%(digest)s, %(until)s)
+ON CONFLICT (digest) DO UPDATE SET until = EXCLUDED.until WHERE known.until <= %(at)s
+RETURNING 1
+"""
+
+
+def too_often(kind: str, who: str, *, most: int, at: datetime.datetime) -> bool:
+    """Counts one more of this kind; whether that is more than `most` in WINDOW seconds."""
+    old = at - datetime.timedelta(seconds=WINDOW)
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT_SQL, {"digest": _digest(kind, who), "at": at, "old": old})
+        return cursor.fetchone()[0] > most
+
+
+def spend(kind: str, who: str, one: str, *, until: datetime.datetime, at: datetime.datetime) -> bool:
+    """Use an id once. False: it was used before. Two at the same moment: one of them is told True."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SPEND_SQL, {"digest": _digest(kind, who, one), "until": until, "at": at})
+        return cursor.fetchone() is not None
+
+
+def forget_old(*, at: datetime.datetime, limit: int = 5000) -> int:
+    """Remove what counts no longer, at most `limit` rows of each. Returns how many."""
+    turns = Turn.objects.filter(began_at__lte=at - datetime.timedelta(seconds=WINDOW)).order_by("began_at")
+    ids = SpentId.objects.filter(until__lte=at).order_by("until")
+    gone = Turn.objects.filter(pk__in=turns.values("pk")[:limit]).delete()[0]
+    return gone + SpentId.objects.filter(pk__in=ids.values("pk")[:limit]).delete()[0]
+
+
+def _digest(*parts: str) -> str:
+    """Parts may hold anything a stranger sends: their lengths keep one from running into the next."""
+    whole = "|".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
