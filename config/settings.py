@@ -251,6 +251,10 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+# The header in which the proxy that ends TLS gives the SERIALNUMBER of the client's verified certificate, and which clients
+# cannot set; empty where no certificate is asked for. Used by the Korean support API.
+MTLS_SERIAL_HEADER = env("MTLS_SERIAL_HEADER")
+
 # --- language and time -----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "ko"
 LANGUAGES = [("ko", "한국어"), ("en", "English")]

@@ -99,6 +99,7 @@ urlpatterns = [
     path("desk/gym/<uuid:pk>/progress/", gym.gym_progress, name="gym_progress"),
     # machines
     path("api/", include("consents.api.urls")),
+    path("mydata/", include("consents.api.mydata_urls")),
     path("", include("consents.api.oauth_urls")),
     path("accounts/", include("allauth.urls")),
     path("healthz", health.healthz, name="healthz"),

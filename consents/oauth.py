@@ -31,6 +31,7 @@ ORGANIZATION_SCOPES = {
     "deliveries:ack": _("전달을 받았다고, 멈췄다고, 지웠다고 답하기"),
     GRANT_QUERY: _("동의 하나의 상태를 보기"),
     GRANT_REVOKE: _("동의 하나를 끝내기"),
+    "manage": _("한국 지원 API(지원-001…005)를 쓰기"),
 }
 PERSON_SCOPES = {
     "me": _("내 가입과 동의를 보고, 바꾸고, 끝내기"),

@@ -84,7 +84,9 @@ _INVENTED = "방지턱 가상 데이터 · invented for the demo"
 
 
 def _load_organization(row: dict) -> Organization:
-    names = ("name_ko", "name_en", "sector", "is_operator", "is_source", "duty_contact")
+    names = (
+        "name_ko", "name_en", "sector", "is_operator", "is_source", "duty_contact", "registration_number",
+    )  # fmt: skip
     organization, _ = Organization.objects.get_or_create(
         code=row["code"], defaults={"is_fictional": True, **{name: row[name] for name in names}}
     )

@@ -15,6 +15,7 @@ from providers.models.organizations import LicenceStatus, Sector
 COLUMNS = (
     "org_code", "name_ko", "name_en", "sector", "role", "licence_status", "decided_on", "effective_on", "source",
 )  # fmt: skip
+OPTIONAL = ("registration_number",)
 ROLES = ("operator", "source", "both")
 LARGEST_FILE = 10 * 1024 * 1024  # bytes; ten thousand organizations are below 2 MB
 
@@ -52,6 +53,7 @@ class Entry:
     decided_on: datetime.date | None = None
     effective_on: datetime.date | None = None
     source: str = ""
+    registration_number: str = ""
 
 
 def read(path: Path) -> Iterator[dict[str | None, str]]:
@@ -94,7 +96,7 @@ def _row(header: list[str], cells: list[str]) -> dict[str | None, str]:
 
 def entry(row: Mapping, *, today: datetime.date) -> Entry:
     """What a row states, or Refused. A decision cannot be later than `today`; taking effect can."""
-    cells = {name: _cell(row, name) for name in COLUMNS}
+    cells = {name: _cell(row, name) for name in (*COLUMNS, *(name for name in OPTIONAL if name in row))}
     if None in row:
         raise Refused("", "has more cells than the header: put quotes around a cell that holds a comma")
     if not re.fullmatch(r"[A-Z0-9]{10}", cells["org_code"]):
@@ -106,6 +108,9 @@ def entry(row: Mapping, *, today: datetime.date) -> Entry:
         raise Refused("sector", f"must be one of {', '.join(Sector.values)}")
     if cells["role"] not in ROLES:
         raise Refused("role", f"must be one of {', '.join(ROLES)}")
+    number = cells.get("registration_number", "").replace("-", "")
+    if number and not re.fullmatch(r"[0-9]{10}", number):
+        raise Refused("registration_number", "must be ten digits, like 123-45-67890")
     organization = Entry(
         org_code=cells["org_code"],
         name_ko=cells["name_ko"],
@@ -114,6 +119,7 @@ def entry(row: Mapping, *, today: datetime.date) -> Entry:
         is_operator=cells["role"] != "source",
         is_source=cells["role"] != "operator",
         source=cells["source"],
+        registration_number=number,
     )
     return (
         _with_decision(organization, cells, today)

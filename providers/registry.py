@@ -92,7 +92,7 @@ def import_register(
                 continue
             try:
                 entry = register.entry(row, today=at.astimezone(SEOUL).date())
-                changed = _import_organization(entry, known)
+                changed = _import_organization(entry, known, at)
             except register.Refused as refusal:
                 report.refused.append((number, refusal.column, refusal.reason))
                 continue
@@ -107,7 +107,9 @@ def import_register(
     return report
 
 
-def _import_organization(entry: register.Entry, known: dict[str, Organization]) -> bool:
+def _import_organization(
+    entry: register.Entry, known: dict[str, Organization], at: datetime.datetime
+) -> bool:
     organization = known.get(entry.org_code)
     if organization is None:
         known[entry.org_code] = Organization.objects.create(
@@ -117,21 +119,27 @@ def _import_organization(entry: register.Entry, known: dict[str, Organization]) 
             sector=entry.sector,
             is_operator=entry.is_operator,
             is_source=entry.is_source,
+            registration_number=entry.registration_number,
         )
         return True
     for column in ("name_ko", "name_en", "sector"):
         if getattr(organization, column) != getattr(entry, column):
             raise register.Refused(column, f"differs from what is registered under {entry.org_code}")
-    roles = [
-        name
-        for name in ("is_operator", "is_source")
-        if getattr(entry, name) and not getattr(organization, name)
-    ]
-    for name in roles:
-        setattr(organization, name, True)
-    if roles:
-        organization.save(update_fields=roles)
-    return bool(roles)
+    number = entry.registration_number
+    if number and organization.registration_number not in ("", number):
+        raise register.Refused(
+            "registration_number", f"differs from what is registered under {entry.org_code}"
+        )
+    news = {name: True for name in ("is_operator", "is_source") if getattr(entry, name)}
+    news = {name: value for name, value in news.items() if not getattr(organization, name)}
+    if number and not organization.registration_number:
+        news["registration_number"] = number
+    for name, value in news.items():
+        setattr(organization, name, value)
+    if news:
+        organization.changed_at = at
+        organization.save(update_fields=[*news, "changed_at"])
+    return bool(news)
 
 
 def _import_decision(entry: register.Entry, organization: Organization) -> Licence:
@@ -222,7 +230,7 @@ def publish_terms(*, terms: Terms, by=None, at: datetime.datetime) -> Terms:
 def set_service_states(states: dict[str, str]) -> None:
     """Set services, by slug, to live, paused, closing or closed."""
     for slug, state in states.items():
-        Service.objects.filter(slug=slug).update(state=state)
+        Service.objects.filter(slug=slug).update(state=state, changed_at=timezone.now())
 
 
 # Channels

@@ -19,6 +19,7 @@ AUDIENCES = {
     "person": _("나를 대신하는 앱"),
     "operator": _("마이데이터 회사의 서버"),
     "source": _("내 정보를 가지고 있는 곳의 서버"),
+    "korea": _("한국 지원 API를 쓰는 기관"),
     "regulator": _("감독자"),
     "public": _("누구나"),
 }

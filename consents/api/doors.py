@@ -50,16 +50,18 @@ class Described(AutoSchema):
 
     def _get_response_bodies(self, direction="response"):
         bodies = super()._get_response_bodies(direction)
-        for status in self._failures():
-            words = OpenApiResponse(
-                ProblemDocument, str(problems.TYPES[problems.OF_STATUS.get(status, "already-ended")][1])
-            )
-            bodies.setdefault(
-                str(status), self._get_response_for_code(words, str(status), [problems.CONTENT_TYPE])
-            )
+        for status in self.failures():
+            words, kinds = self.refused_with(status)
+            bodies.setdefault(str(status), self._get_response_for_code(words, str(status), kinds))
         return bodies
 
-    def _failures(self) -> list[int]:
+    def refused_with(self, status: int) -> tuple[OpenApiResponse, list[str]]:
+        """What a refusal with this status looks like, and its media types."""
+        words = problems.TYPES[problems.OF_STATUS.get(status, "already-ended")][1]
+        return OpenApiResponse(ProblemDocument, str(words)), [problems.CONTENT_TYPE]
+
+    def failures(self) -> list[int]:
+        """The statuses that every operation of this kind may answer with."""
         found = {400, 405, 406, 429}
         if Anyone not in self.view.permission_classes:
             found |= {401, 403}

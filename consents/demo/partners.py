@@ -18,8 +18,8 @@ from providers import datafiles, registry, signing
 from providers.models import Channel, Organization
 from providers.sandbox import database, holdings
 
-SCOPES = ("requests:write", "consents:read", "holdings:write", "transfers:write", "deliveries:ack")
-SOURCE_SCOPES = ("transfers:write", "deliveries:ack")
+SCOPES = ("requests:write", "consents:read", "holdings:write", "transfers:write", "deliveries:ack", "manage")
+SOURCE_SCOPES = ("transfers:write", "deliveries:ack", "manage")
 
 
 def folder() -> Path:

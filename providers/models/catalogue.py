@@ -3,6 +3,7 @@
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from providers.ids import uuid7
@@ -74,6 +75,8 @@ class Service(models.Model):
     purpose_code = models.CharField(max_length=20, db_index=True)
     state = models.CharField(max_length=10, choices=State, default=State.REGISTERED)
     opened_on = models.DateField()
+    registered_at = models.DateTimeField(db_default=Now(), editable=False)
+    changed_at = models.DateTimeField(db_default=Now(), editable=False, help_text="what others copy of it")
 
     class Meta:
         ordering = ["name_ko"]

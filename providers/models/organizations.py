@@ -4,6 +4,7 @@ import datetime
 
 from django.db import models
 from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from providers.ids import uuid7
@@ -77,6 +78,12 @@ class Organization(models.Model):
     is_source = models.BooleanField(default=False)
     is_fictional = models.BooleanField(default=False)
     duty_contact = models.EmailField(blank=True)
+    registration_number = models.CharField(
+        max_length=10, blank=True, default="", db_default="",
+        help_text="사업자등록번호; the SERIALNUMBER of its certificate. One firm may have several organization codes",
+    )  # fmt: skip
+    registered_at = models.DateTimeField(db_default=Now(), editable=False)
+    changed_at = models.DateTimeField(db_default=Now(), editable=False, help_text="what others copy of it")
 
     objects = OrganizationQuerySet.as_manager()
 
@@ -85,6 +92,10 @@ class Organization(models.Model):
         constraints = [
             models.CheckConstraint(
                 name="organization_code_is_ten_letters_or_digits", condition=Q(code__regex=r"^[A-Z0-9]{10}$")
+            ),
+            models.CheckConstraint(
+                name="registration_number_is_ten_digits",
+                condition=Q(registration_number="") | Q(registration_number__regex=r"^[0-9]{10}$"),
             ),
             models.CheckConstraint(name="organization_has_names", condition=~Q(name_ko="") & ~Q(name_en="")),
         ]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
@@ -22,7 +23,7 @@ from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
 from consents.models import EntryIndex
 from tests import factories
-from tests.consents.api.conftest import Caller, Signer, of, token
+from tests.consents.api.conftest import SECRET, Caller, Signer, of, token
 
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
 SYSTEM = Actor.system("test")
@@ -45,7 +46,7 @@ class Address:
 
     @property
     def is_api(self) -> bool:
-        return self.path.startswith("api/v1/")
+        return self.path.startswith(("api/v1/", "mydata/"))
 
     def methods(self) -> set[str]:
         """What a JSON door answers to."""
@@ -334,7 +335,23 @@ OWN_BYTES = {
     "event-notifications": "application/jwt",
     "arrangements/revoke": "application/x-www-form-urlencoded",
     "consents/result": "application/json",
+    "mydata/mgmts/oauth/2.0/token": "application/x-www-form-urlencoded",
 }
+
+# JSON door (path) → what an honest caller asks a GET with, where it must ask something.
+QUERIES = {"mydata/v2/mgmts/orgs": "?search_timestamp=0", "mydata/v2/mgmts/services": "?search_timestamp=0"}
+
+
+def _statistics(side: Side, code: str, **also) -> dict:
+    """A week of the Korean support API."""
+    first = timezone.localdate() - datetime.timedelta(days=timezone.localdate().isoweekday() % 7 + 7)
+    row = {"org_code": code, "consent_new": 0, "consent_revoke": 0, "consent_own": 0, "api_type_list": []}
+    days = [f"{first + datetime.timedelta(days=n):%Y%m%d}" for n in range(7)]
+    return also | {
+        "type": "1", "inquiry_date": days[0], "stat_date_cnt": 7,
+        "stat_date_list": [{"stat_date": day, "org_list": [row]} for day in days],
+    }  # fmt: skip
+
 
 # JSON door (path) → what an honest caller sends.
 BODIES: dict[str, Callable[[Side], Any]] = {
@@ -370,6 +387,18 @@ BODIES: dict[str, Callable[[Side], Any]] = {
             "at": timezone.now().isoformat(),
         }
     ],
+    "mydata/mgmts/oauth/2.0/token": lambda side: urlencode(
+        {
+            "grant_type": "client_credentials",
+            "client_id": side.service.organization.api_client.client_id,
+            "client_secret": SECRET,
+            "scope": "manage",
+        }
+    ),
+    "mydata/v2/mgmts/statistics/mydata": lambda side: _statistics(
+        side, side.consent.source.code, client_id=side.service.client_id
+    ),
+    "mydata/v2/mgmts/statistics/provider": lambda side: _statistics(side, side.service.organization.code),
     "weekly-counts": lambda side: [
         {
             "week_on": "2026-01-04",

@@ -41,6 +41,10 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE providers_organization SET code = 'SHORT' WHERE id = %(source)s",
         "UPDATE providers_organization SET code = 'lower00001' WHERE id = %(source)s",
     ],
+    "registration_number_is_ten_digits": [
+        "UPDATE providers_organization SET registration_number = '123' WHERE id = %(source)s",
+        "UPDATE providers_organization SET registration_number = '123-45-678' WHERE id = %(source)s",
+    ],
     "organization_has_names": [
         "UPDATE providers_organization SET name_ko = '' WHERE id = %(source)s",
         "UPDATE providers_organization SET name_en = '' WHERE id = %(source)s",

@@ -23,6 +23,7 @@ from providers.models import ChannelKey
 from tests import factories
 
 SECRET = "s" * 43
+TRAN = "ZVXXXX0000M00000000000001"
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +39,24 @@ class Caller:
         self.client = Client(raise_request_exception=True)
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
+    def url(self, path: str) -> str:
+        """Below /api/v1/, unless it begins at the root."""
+        return path if path.startswith("/") else f"/api/v1/{path}"
+
     def get(self, path, **headers):
-        return self.client.get(f"/api/v1/{path}", headers=self.headers | headers)
+        return self.client.get(self.url(path), headers=self.usual(path) | headers)
+
+    def usual(self, path: str) -> dict[str, str]:
+        """The Korean support API wants a transaction id in every call."""
+        return self.headers | ({"x-api-tran-id": TRAN} if path.startswith("/mydata/") else {})
 
     def post(self, path, data=None, *, content_type="application/json", **headers):
         sent = data if isinstance(data, str | bytes) else json.dumps({} if data is None else data)
         return self.client.post(
-            f"/api/v1/{path}",
+            self.url(path),
             sent,
             content_type=content_type,
-            headers=self.headers | {name.replace("_", "-"): value for name, value in headers.items()},
+            headers=self.usual(path) | {name.replace("_", "-"): value for name, value in headers.items()},
         )
 
 

@@ -38,6 +38,7 @@ from providers.wires import (
 )
 from providers.wires.korea_fields import FIELDS, problem
 from tests.providers.loopback import serving, speaking
+from tests.providers.wires.broken import broken
 
 NOW = int(datetime(2026, 11, 22, 3, 10, 1, tzinfo=UTC).timestamp())
 JTI = "01a2013b-6740-7a01-8f00-00000000c0de"
@@ -862,39 +863,6 @@ def test_what_is_no_result_is_refused(content, tran, reason):
 
 
 # --- the table ---------------------------------------------------------------------------------------------------------------------
-
-
-def broken(fields, sample, path=()):
-    """Every way to break one field of a sample: name, what is put there, or that it is left out."""
-    for name, wanted in fields.items():
-        place = (*path, name)
-        if name not in sample:
-            continue
-        if wanted.required:
-            yield place, "missing", None
-        if wanted.type == "rows":
-            yield place, "wrong type", {}
-            yield place, "wrong number", []
-            yield from broken(wanted.rows, sample[name][0], (*place, 0))
-        elif wanted.type == "Boolean":
-            yield from ((place, "wrong type", value) for value in ("true", 1, "Y", []))
-        elif wanted.type == "N":
-            yield from ((place, "wrong type", value) for value in (True, "1", 1.5, [], -1))
-            yield place, "too long", 10**wanted.length
-        else:
-            yield from ((place, "wrong type", value) for value in (1, True, [], {}, "\x01" * wanted.length))
-            yield place, "too long", "1" * (wanted.length + 1)
-            if wanted.exact or wanted.type in {"DATE", "DTIME"}:
-                yield place, "too short", "1" * (wanted.length - 1)
-            if wanted.values:
-                yield place, "another value", "7" * min(2, wanted.length)
-            if wanted.type == "DATE":
-                yield from (
-                    (place, "no such day", value)
-                    for value in ("20260230", "20261301", "00000000", "２０２６０１１０")
-                )
-            if wanted.type == "DTIME":
-                yield from ((place, "no such time", value) for value in ("20260110246000", "20260110101560"))
 
 
 BREAKS = [
