@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet, Subquery
 
 from consents.ledger.entries import SEOUL
-from providers.models import Licence, Organization, Service
+from providers.models import ApiClient, Licence, Organization, Service
 from providers.models.organizations import ENDING_STATUSES, Sector
 
 PAGE = 500  # organizations
@@ -54,8 +54,14 @@ def services(
     found = (
         _registered(at)
         .filter(Exists(told.filter(organization=OuterRef("pk"))), code__gt=after)
-        .select_related("api_client__client")
-        .prefetch_related(Prefetch("services", told.order_by("client_id"), "told"))
+        .prefetch_related(
+            Prefetch("services", told.order_by("client_id"), "told"),
+            Prefetch(
+                "api_clients",
+                ApiClient.objects.filter(retired_at__isnull=True).select_related("client").order_by("id"),
+                "live_clients",
+            ),
+        )
     )
     return _part(found, limit, lambda row: _services(row, since))
 
@@ -103,8 +109,8 @@ def _organization(row, since: datetime.datetime | None) -> dict[str, Any]:
 
 
 def _services(row, since: datetime.datetime | None) -> dict[str, Any]:
-    link = getattr(row, "api_client", None)
-    addresses = link.client.get_redirect_uris()[:MOST_REDIRECTS] if link else []
+    known = [address for link in row.live_clients for address in link.client.get_redirect_uris()]
+    addresses = list(dict.fromkeys(known))[:MOST_REDIRECTS]
     told = [
         {
             "service_name": service.name_ko[:LONGEST_SERVICE_NAME],

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("providers", "0004_decisions_of_one_day"),
+        ("providers", "0005_clients"),
     ]
 
     operations = [
