@@ -42,6 +42,7 @@ urlpatterns = [
     path("services/<slug:slug>/join/ask/", join.ask, name="ask"),
     path("requests/<uuid:pk>/", join.consent_request, name="consent_request"),
     path("requests/<uuid:pk>/decline/", join.decline_request, name="decline_request"),
+    path("requests/<uuid:pk>/return/", join.return_request, name="return_request"),
     # the person
     path("me/", person.me, name="me"),
     path("me/end/", person.end_several, name="end_several"),
@@ -82,6 +83,7 @@ urlpatterns = [
     path("desk/cases/", cases.desk_cases, name="desk_cases"),
     path("desk/cases/<uuid:pk>/", cases.desk_case, name="desk_case"),
     path("desk/cases/<uuid:pk>/settle/", cases.desk_settle, name="desk_settle"),
+    path("desk/requests/", desk.desk_requests, name="desk_requests"),
     path("desk/deliveries/", desk.desk_deliveries, name="desk_deliveries"),
     path("desk/deliveries/<uuid:jti>/", desk.desk_delivery, name="desk_delivery"),
     path("desk/deliveries/<uuid:jti>/confirm/", desk.confirm_delivery, name="confirm_delivery"),

@@ -4,7 +4,12 @@ Nobody is sent anywhere that was not registered before: the return address must 
 word, when the request is lodged, and only that stored address is ever linked to.
 """
 
+import base64
 import datetime
+import hashlib
+import hmac
+import re
+import secrets
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -19,6 +24,9 @@ from providers import policy
 from providers.models import Organization, Service, Terms
 from providers.models.organizations import OPEN_STATUSES
 
+CODE_LASTS = datetime.timedelta(seconds=60)
+CHALLENGE, VERIFIER = re.compile(r"[A-Za-z0-9_-]{43}"), re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST_STATE = ConsentRequest._meta.get_field("client_state").max_length or 0
 
 
@@ -34,19 +42,26 @@ class Closed(lifecycle.Refused):
     """The request was decided, has expired, or belongs to somebody else."""
 
 
+class BadCode(lifecycle.Refused):
+    """No such code, or it is used up, too old, of another client, or was asked for by whoever has another verifier."""
+
+
 def lodge(
     *,
     organization: Organization,
     service: Service,
     redirect_uri: str = "",
     client_state: str = "",
+    code_challenge: str = "",
     by: Actor,
     at: datetime.datetime,
 ) -> ConsentRequest:
     """Note that an operator wants to ask one person about its published terms; open for AUTH_CODE_TTL_MINUTES.
 
     Raises NotOwnService, NotRegistered, or lifecycle.NotOpen where nobody could join now. A `client_state` longer than
-    LONGEST_STATE is a ValueError."""
+    LONGEST_STATE, or a `code_challenge` that is none or leads nowhere, is a ValueError."""
+    if code_challenge and not (redirect_uri and CHALLENGE.fullmatch(code_challenge)):
+        raise ValueError("code_challenge is not 43 signs of base64url, or there is no redirect_uri")
     if len(client_state) > LONGEST_STATE:
         raise ValueError(f"client_state is longer than {LONGEST_STATE} characters")
     if service.organization_id != organization.pk:
@@ -63,16 +78,19 @@ def lodge(
     with transaction.atomic():
         lodged = ConsentRequest.objects.create(
             organization=organization, service=service, terms=terms, redirect_uri=redirect_uri,
-            client_state=client_state, lodged_at=at, expires_at=at + datetime.timedelta(minutes=minutes),
+            client_state=client_state, code_challenge=code_challenge, lodged_at=at, expires_at=at + datetime.timedelta(minutes=minutes),
         )  # fmt: skip
         _log("request.lodged", lodged, by=by, at=at)
     return lodged
 
 
 def _is_registered(redirect_uri: str, organization: Organization) -> bool:
-    link = getattr(organization, "api_client", None)
-    known = link.client.get_redirect_uris() if link else []
-    return redirect_uri in known and urlsplit(redirect_uri).scheme in ("https", "http")
+    """Word for word one of the client's own; without TLS only on the developer's own machine."""
+    link = organization.api_client
+    if redirect_uri not in (link.client.get_redirect_uris() if link else []):
+        return False
+    parts = urlsplit(redirect_uri)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
 
 
 def take_up(lodged: ConsentRequest, *, person: Person, by: Actor, at: datetime.datetime) -> ConsentRequest:
@@ -146,6 +164,61 @@ def expire_due(*, by: Actor, at: datetime.datetime, limit: int = 500) -> int:
             lodged.save(update_fields=["state", "decided_at"])
             _log("request.expired", lodged, by=by, at=at)
     return len(due)
+
+
+def send_back(lodged: ConsentRequest, *, person: Person, by: Actor, at: datetime.datetime) -> str:
+    """Where the person's browser goes after a yes to a request with PKCE: the return address with a fresh `code`, in the
+    place of any before. Raises Closed where it was not granted by this person, leads nowhere, or was redeemed."""
+    with transaction.atomic():
+        lodged = ConsentRequest.objects.select_for_update(no_key=True).get(pk=lodged.pk)
+        address = return_address(lodged)
+        fits = lodged.state == ConsentRequest.State.GRANTED and lodged.person_id == person.pk
+        if not (fits and address and lodged.code_challenge) or lodged.redeemed_at:
+            raise Closed(str(lodged.pk))
+        code = secrets.token_urlsafe(32)
+        lodged.code_digest, lodged.code_until = _digest(code), at + CODE_LASTS
+        lodged.save(update_fields=["code_digest", "code_until"])
+    return f"{address}&{urlencode({'code': code})}"
+
+
+def redeem(
+    code: str,
+    *,
+    code_verifier: str,
+    redirect_uri: str,
+    organization: Organization,
+    by: Actor,
+    at: datetime.datetime,
+) -> ConsentRequest:
+    """The operator's server shows the code that the browser brought, with the verifier of its challenge (RFC 7636 §4.6) and
+    the return address: then this browser is the one that was asked. Once. Raises BadCode, whatever does not fit."""
+    with transaction.atomic():
+        lodged = (
+            ConsentRequest.objects.select_for_update(no_key=True, of=("self",))
+            .select_related("service", "person", "subscription")
+            .filter(code_digest=_digest(code), organization=organization)
+            .first()
+        )
+        fits = (
+            lodged is not None and lodged.code_until is not None and at < lodged.code_until
+            and redirect_uri == lodged.redirect_uri and _answers(code_verifier, lodged.code_challenge)
+        )  # fmt: skip
+        if lodged is None or not fits:
+            raise BadCode
+        lodged.code_digest, lodged.code_until, lodged.redeemed_at = "", None, at
+        lodged.save(update_fields=["code_digest", "code_until", "redeemed_at"])
+    return lodged
+
+
+def _digest(code: str) -> str:
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _answers(verifier: str, challenge: str) -> bool:
+    if not VERIFIER.fullmatch(verifier):
+        return False
+    made = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).decode("ascii")
+    return hmac.compare_digest(made.rstrip("="), challenge)
 
 
 def return_address(lodged: ConsentRequest) -> str:

@@ -1,5 +1,8 @@
 """The JSON documents that go out: one class, one form."""
 
+from typing import Literal
+
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from consents import models
@@ -267,7 +270,19 @@ class Lodged(serializers.Serializer):
     receipt = serializers.CharField(help_text=RECEIPT)
 
 
+class AskedItem(serializers.Serializer):
+    item = serializers.IntegerField()
+    kind = serializers.ChoiceField(models.Consent.Kind.choices)
+    title_ko = serializers.CharField()
+    title_en = serializers.CharField()
+    required = serializers.BooleanField()  # type: ignore[assignment]
+    granted = serializers.BooleanField(allow_null=True, help_text="null while nobody has decided")
+    consent = serializers.UUIDField(allow_null=True)
+
+
 class ConsentRequest(serializers.Serializer):
+    """The stored request. `items` and `outcome` come from queries.lodged, in the context."""
+
     id = serializers.UUIDField()
     service = serializers.CharField(source="service.client_id")
     state = serializers.ChoiceField(models.ConsentRequest.State.choices)
@@ -275,6 +290,21 @@ class ConsentRequest(serializers.Serializer):
     expires_at = shapes.Instant()
     decided_at = shapes.Instant(allow_null=True)
     subscription = serializers.UUIDField(source="subscription_id", allow_null=True)
+    outcome = serializers.SerializerMethodField(
+        help_text="the state, or partly_granted where optional items were declined"
+    )
+    items = serializers.SerializerMethodField()
+
+    def get_outcome(self, lodged) -> Literal["pending", "granted", "partly_granted", "declined", "expired"]:
+        return self.context["outcome"]
+
+    @extend_schema_field(AskedItem(many=True))
+    def get_items(self, lodged) -> list[dict]:
+        return list(AskedItem(self.context["items"], many=True).data)
+
+
+class RedeemedRequest(ConsentRequest):
+    subject = serializers.UUIDField(source="person.subject_id", help_text="random; the same as in messages")
 
 
 class Operator(serializers.ModelSerializer):

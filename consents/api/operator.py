@@ -21,6 +21,7 @@ from consents.api.gym import of_trials
 from consents.api.idempotency import once
 from consents.api.paging import PageQuery, page
 from consents.models import Consent, ConsentRequest, Delivery, EntryIndex
+from consents.queries import lodged as lodged_queries
 from providers.models import Service
 
 # Entries by which an organization's answers are logged.
@@ -54,7 +55,10 @@ class ConsentRequests(OperatorDoor):
         examples=[
             OpenApiExample(
                 "with a way back", request_only=True,
-                value={"service": "norudoyogwan-01", "redirect_uri": "https://app.example.com/back", "state": "af0ifjsldkj"},
+                value={
+                    "service": "norudoyogwan-01", "redirect_uri": "https://app.example.com/back", "state": "af0ifjsldkj",
+                    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", "code_challenge_method": "S256",
+                },
             )
         ],
     )  # fmt: skip
@@ -66,7 +70,7 @@ class ConsentRequests(OperatorDoor):
         at = timezone.now()
         lodged = requests.lodge(
             organization=request.organization, service=service, redirect_uri=asked["redirect_uri"],
-            client_state=asked["state"], by=self.actor, at=at,
+            client_state=asked["state"], code_challenge=asked["code_challenge"], by=self.actor, at=at,
         )  # fmt: skip
         answer = {
             "id": lodged.pk,
@@ -86,12 +90,45 @@ class OneConsentRequest(OperatorDoor):
         responses=documents.ConsentRequest,
     )  # fmt: skip
     def get(self, request, pk):
-        """`subscription` is there once it was granted."""
+        """`subscription` is there once it was granted; `items` say what of it, each on its own."""
         own = ConsentRequest.objects.filter(organization=request.organization).select_related("service")
         lodged = get_object_or_404(own, pk=pk)
         if lodged.state == ConsentRequest.State.PENDING and not lodged.is_open(at=timezone.now()):
             lodged.state = ConsentRequest.State.EXPIRED  # shown only; the clock's job writes it
-        return Response(documents.ConsentRequest(lodged).data)
+        return Response(documents.ConsentRequest(lodged, context=_seen(lodged)).data)
+
+
+def _seen(lodged: ConsentRequest) -> dict:
+    asked = lodged_queries.items(lodged)
+    return {"items": asked, "outcome": lodged_queries.outcome(lodged, asked)}
+
+
+class RedeemCode(OperatorDoor):
+    scope = "requests:write"
+
+    @extend_schema(
+        operation_id="redeem_consent_request", summary=_("돌아온 브라우저의 code를 동의 결과로 바꾸기"), tags=["operator"],
+        request=shapes.Redeeming, responses=documents.RedeemedRequest,
+        examples=[
+            OpenApiExample(
+                "the code that came back", request_only=True,
+                value={
+                    "code": "V2QHBqPJZ5yKGuT1gMTYZ1hRHnTlqTUVIS6nRXGDd14", "code_verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+                    "redirect_uri": "https://app.example.com/back",
+                },
+            )
+        ],
+    )  # fmt: skip
+    @once
+    def post(self, request):
+        """The `code` that the browser brought works once, for 60 seconds, with the verifier of the lodged challenge and the
+        same `redirect_uri`. It says that this browser is the one that was asked, and whose `subject` it is."""
+        shown = self.read(shapes.Redeeming)
+        lodged = requests.redeem(
+            shown["code"], code_verifier=shown["code_verifier"], redirect_uri=shown["redirect_uri"],
+            organization=request.organization, by=self.actor, at=timezone.now(),
+        )  # fmt: skip
+        return Response(documents.RedeemedRequest(lodged, context=_seen(lodged)).data)
 
 
 # --- consents ------------------------------------------------------------------------------------------------------------

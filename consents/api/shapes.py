@@ -3,6 +3,7 @@
 import datetime
 import re
 
+from django.core.validators import RegexValidator
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
@@ -147,3 +148,24 @@ class Lodging(Strict):
     service = Text(max_length=50, help_text="client_id of one of the organization's own services")
     redirect_uri = Text(max_length=500, required=False, default="", allow_blank=True)
     state = Text(max_length=200, required=False, default="", allow_blank=True)
+    code_challenge = Text(
+        required=False,
+        default="",
+        allow_blank=True,
+        validators=[RegexValidator(r"^[A-Za-z0-9_-]{43}\Z")],
+        help_text="PKCE (RFC 7636), S256: after a yes the browser comes back with a `code` for POST /consent-requests/redeem",
+    )
+    code_challenge_method = serializers.ChoiceField(["S256"], required=False)
+
+    def validate(self, asked):
+        if asked["code_challenge"] and not asked["redirect_uri"]:
+            raise serializers.ValidationError(
+                {"redirect_uri": [_("code_challenge에는 redirect_uri가 있어야 해요.")]}
+            )
+        return asked
+
+
+class Redeeming(Strict):
+    code = Text(max_length=200)
+    code_verifier = Text(min_length=43, max_length=128, help_text="what the code_challenge was made from")
+    redirect_uri = Text(max_length=500, help_text="the one that the request was lodged with")

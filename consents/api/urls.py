@@ -39,6 +39,7 @@ v1 = [
     path("services/<slug:slug>/subscriptions", person.Join.as_view()),
     # operators and sources
     path("consent-requests", operator.ConsentRequests.as_view()),
+    path("consent-requests/redeem", operator.RedeemCode.as_view()),
     path("consent-requests/<uuid:pk>", operator.OneConsentRequest.as_view()),
     path("consents", operator.Consents.as_view()),
     path("consents/<uuid:pk>", operator.OneConsent.as_view()),

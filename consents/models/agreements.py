@@ -1,6 +1,7 @@
 """Subscriptions, the consents inside them, and the requests that operators lodge."""
 
 import datetime
+import uuid
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -263,12 +264,16 @@ class ConsentRequest(models.Model):
         DECLINED = "declined", _("거절함")
         EXPIRED = "expired", _("시간이 지남")
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    # Wholly random, because a browser carries it: whoever has it first may answer.
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="consent_requests")
     service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="consent_requests")
     terms = models.ForeignKey(Terms, on_delete=models.PROTECT, related_name="+")
     redirect_uri = models.CharField(max_length=500, blank=True)
     client_state = models.CharField(max_length=200, blank=True)
+    code_challenge = models.CharField(
+        max_length=43, blank=True, default="", db_default="", help_text="PKCE, S256 (RFC 7636)"
+    )
     state = models.CharField(max_length=8, choices=State, default=State.PENDING)
     lodged_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -279,9 +284,24 @@ class ConsentRequest(models.Model):
     subscription = models.ForeignKey(
         Subscription, on_delete=models.PROTECT, null=True, blank=True, related_name="consent_requests"
     )
+    # What the person's browser brings back: SHA-256 of a code that works once, for a minute.
+    code_digest = models.CharField(max_length=64, blank=True, default="", db_default="")
+    code_until = models.DateTimeField(null=True, blank=True)
+    redeemed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                name="code_belongs_to_a_granted_request",
+                condition=Q(code_digest="", code_until__isnull=True)
+                | Q(state="granted", code_until__isnull=False) & ~Q(code_digest="") & ~Q(code_challenge=""),
+            ),
+            models.CheckConstraint(
+                name="redeemed_code_is_gone", condition=Q(redeemed_at__isnull=True) | Q(code_digest="")
+            ),
+            models.UniqueConstraint(
+                name="code_is_of_one_request", fields=["code_digest"], condition=~Q(code_digest="")
+            ),
             models.CheckConstraint(
                 name="consent_request_is_decided_with_a_date",
                 condition=Q(state="pending", decided_at__isnull=True)

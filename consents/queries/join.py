@@ -159,9 +159,19 @@ def _is_young(person: Person, today: datetime.date) -> bool:
 
 
 def return_link(lodged: ConsentRequest) -> dict | None:
-    """Where the operator wants the person back: the address and its host by name; None where there is none to show."""
+    """Where the operator wants the person back: the address, its host by name, and whether a code goes along, which is made
+    when the person leaves; None where there is none to show."""
     address = requests.return_address(lodged)
-    return {"url": address, "host": urlsplit(address).netloc} if address else None
+    if not address:
+        return None
+    parts = urlsplit(address)
+    with_code = lodged.state == ConsentRequest.State.GRANTED and bool(lodged.code_challenge)
+    return {
+        "url": address,
+        "host": parts.netloc,
+        "origin": f"{parts.scheme}://{parts.netloc}",
+        "with_code": with_code and not lodged.redeemed_at,
+    }
 
 
 def receipt_url(lodged: ConsentRequest) -> str:

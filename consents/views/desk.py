@@ -17,7 +17,7 @@ from consents.actors import Actor
 from consents.forms import desk as forms
 from consents.forms.channels import Button
 from consents.queries import desk as queries
-from consents.queries import gym, paging, proofs
+from consents.queries import gym, lodged, paging, proofs
 from consents.queries.cases import open_of
 from consents.queries.duties import possible_steps
 from consents.views import papers
@@ -43,6 +43,17 @@ def desk(request):
         **paging.links(request, page),
     }
     return render(request, "desk/desk.html", context)
+
+
+@access.operator_admin
+@require_safe
+def desk_requests(request):
+    try:
+        page = lodged.of_operator(request.user.organization, after=request.GET.get("after", ""))
+    except paging.BadCursor as error:
+        raise Http404 from error
+    context = {"rows": page.rows, **paging.links(request, page)}
+    return render(request, "desk/desk_requests.html", context)
 
 
 @access.operator_admin

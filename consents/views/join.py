@@ -6,6 +6,7 @@ the ask opens only with a fresh one. Nothing on the way can keep a person from g
 
 import uuid
 
+from csp.constants import SELF
 from django.contrib import messages
 from django.core import signing
 from django.http import Http404, HttpResponseRedirect
@@ -197,22 +198,41 @@ def decline_request(request, pk):
     return _see_other(reverse("consent_request", args=[lodged.pk]))
 
 
+@access.person
+@require_POST
+def return_request(request, pk):
+    """The person goes back to the operator with a code of one minute."""
+    at = timezone.now()
+    lodged = access.open_request(request, pk)
+    try:
+        address = requests.send_back(lodged, person=request.user, by=Actor.person(request.user), at=at)
+    except requests.Closed:
+        return _request_page(request, lodged, at=at, status=409)
+    return _see_other(address)
+
+
 def _request_page(request, lodged, *, at, status=200):
     service = public.find_service(lodged.service.slug, on=lifecycle.day(at))
     is_open = lodged.is_open(at=at)
     over = lodged.state == ConsentRequest.State.EXPIRED or (
         lodged.state == ConsentRequest.State.PENDING and not is_open
     )
+    back = queries.return_link(lodged)
     context = {
         "lodged": lodged,
         "service": service,
         "is_open": is_open,
         "is_over": over,
-        "back": queries.return_link(lodged),
+        "back": back,
+        "holding": queries.summary(request.user) if is_open else None,
         "receipt_url": queries.receipt_url(lodged),
         "joined": public.own_subscription_url(request.user, service) if is_open else None,
     }
-    return render(request, "join/consent_request.html", context, status=410 if over else status)
+    response = render(request, "join/consent_request.html", context, status=410 if over else status)
+    if back and back["with_code"]:
+        # Browsers hold the redirect after the form to the page's own policy, so the way back belongs in it.
+        response._csp_update = {"form-action": [SELF, back["origin"]]}
+    return response
 
 
 def _request_for(request, service, pk):

@@ -166,6 +166,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "desk by hand": (DESK2, "/desk/", 200),
     "desk cases": (DESK, "/desk/cases/", 200),
     "desk case": (DESK, desks_case(DESK), 200),
+    "desk requests": (DESK, "/desk/requests/", 200),
     "desk deliveries": (DESK, "/desk/deliveries/", 200),
     "desk delivery": (DESK2, desk_task(DESK2), 200),
     "channel": (DESK, "/desk/channel/", 200),

@@ -6,7 +6,7 @@ from tests.browser.test_pages import PAGES
 
 # Answers without a page of their own: they redirect, download, or stand inside another page.
 WITHOUT_A_PAGE = {
-    "set_language", "start", "decline_request", "erase", "pause", "resume", "erase_consent", "answer_notice", "confirm_delivery",
+    "set_language", "start", "decline_request", "return_request", "erase", "pause", "resume", "erase_consent", "answer_notice", "confirm_delivery",
     "healthz", "readyz", "log_checkpoint", "log_tile", "entry_proof", "entry_receipt", "desk_proof", "desk_receipt",
     "oversight_proof", "check_integrity", "acknowledge_integrity", "verify_program", "verify_policy",
     "tracker",  # inside the subscription; test_tracker.py

@@ -4,12 +4,14 @@ The crawls (test_access.py) and the sweep of bad input (test_sweep.py) read thei
 parameter or a form nobody described fails there, so that a new page cannot be forgotten.
 """
 
+import base64
 import datetime
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
@@ -95,6 +97,8 @@ class Side:
     withdrawn: Any  # without erasing
     notice: Any
     lodged: Any  # a consent request that nobody took up
+    granted: Any  # one that the person has said yes to
+    code: str  # what their browser would bring back
     delivery: Any  # at the operator's desk, to be erased
     evidence: Any
     admin: Any
@@ -147,6 +151,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "me/consents/<uuid:pk>/erase/": lambda side: side.withdrawn.pk,
     "me/consents/<uuid:pk>": lambda side: side.consent.pk,
     "me/notices/<uuid:pk>": lambda side: side.notice.pk,
+    "requests/<uuid:pk>/return/": lambda side: side.granted.pk,
     "requests/<uuid:pk>": lambda side: side.lodged.pk,
     "services/<slug:slug>/join": lambda side: side.fresh.slug,
     "services/<slug:slug>": lambda side: side.service.slug,
@@ -225,7 +230,9 @@ def side(app) -> Side:
         person=person, subscription=ended, by=SYSTEM, at=at,
     )  # fmt: skip
     regulator = factories.MemberFactory(role="regulator", organization=None).person
+    granted, code = _granted(person, operator, at)
     made = Side(
+        granted=granted, code=code,
         case=case, person=person, service=service, fresh=fresh, live=live, ended=ended,
         consent=live.consents.filter(kind="transfer").first(), paused=paused, withdrawn=withdrawn,
         notice=person.notices.filter(answer="").first(),
@@ -241,6 +248,29 @@ def side(app) -> Side:
     made.sign_in()
     publish()
     return made
+
+
+VERIFIER = "v" * 43
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
+BACK = "https://operator.example/back"
+
+
+def _granted(person, operator, at) -> tuple[Any, str]:
+    """A request with PKCE that the person has said yes to, and the code their browser was given, which lasts for the tests."""
+    client = operator.api_client.client
+    client.set_redirect_uris([BACK])
+    client.save()
+    service, by = factories.offered(organization=operator), Actor.person(person)
+    lodged = requests.lodge(
+        organization=operator, service=service, redirect_uri=BACK, code_challenge=CHALLENGE,
+        by=Actor.organization(operator), at=at,
+    )  # fmt: skip
+    terms = service.terms.get(state="published")
+    choices = [lifecycle.Choice(item) for item in terms.items.filter(required=True)]
+    requests.accept(lodged, person=person, terms=terms, choices=choices, language="ko", by=by, at=at)
+    address = requests.send_back(lodged, person=person, by=by, at=at + datetime.timedelta(days=1))
+    lodged.refresh_from_db()
+    return lodged, parse_qs(urlsplit(address).query)["code"][0]
 
 
 def publish() -> None:
@@ -277,6 +307,7 @@ FORMS: dict[str, Form] = {
     "ask": Form(_ask, ids=("terms", "request")),
     "consent_request": Form(lambda side: {}, button=True),
     "decline_request": Form(lambda side: {}, button=True),
+    "return_request": Form(lambda side: {}, button=True),
     "end_several": Form(
         lambda side: {"subscription": [str(side.live.pk)], "step": "confirm", "erase": "on"},
         ids=("subscription",),
@@ -363,6 +394,11 @@ BODIES: dict[str, Callable[[Side], Any]] = {
     "me/consents/<uuid:pk>/resume": lambda side: {},
     "services/<slug:slug>/subscriptions": _joining,
     "consent-requests": lambda side: {"service": side.service.client_id},
+    "consent-requests/redeem": lambda side: {
+        "code": side.code,
+        "code_verifier": VERIFIER,
+        "redirect_uri": BACK,
+    },
     "deliveries/<uuid:jti>/ack": lambda side: {},
     "channel/test": lambda side: {"which": "new"},
     "deliveries/<uuid:jti>/replay": lambda side: {},

@@ -280,6 +280,20 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE consents_consentrequest SET state = 'granted', decided_at = now(), person_id = %(person)s WHERE id = %(pending)s",
         "UPDATE consents_consentrequest SET state = 'granted', decided_at = now(), subscription_id = %(live)s WHERE id = %(pending)s",
     ],
+    "code_belongs_to_a_granted_request": [
+        "UPDATE consents_consentrequest SET code_challenge = repeat('c', 43), code_digest = 'd', code_until = now() WHERE id = %(pending)s",
+        "UPDATE consents_consentrequest SET code_challenge = repeat('c', 43), code_until = now() WHERE id = %(pending)s",
+    ],
+    "redeemed_code_is_gone": [
+        "UPDATE consents_consentrequest SET redeemed_at = now(), code_digest = 'd', code_until = now(), code_challenge = 'c', "
+        "state = 'granted', decided_at = now(), person_id = %(person)s, subscription_id = %(live)s WHERE id = %(pending)s",
+    ],
+    "code_is_of_one_request": [
+        "INSERT INTO consents_consentrequest (id, organization_id, service_id, terms_id, redirect_uri, client_state, code_challenge, "
+        "state, lodged_at, expires_at, decided_at, person_id, subscription_id, code_digest, code_until) "
+        "SELECT gen_random_uuid(), organization_id, service_id, terms_id, '', '', 'c', 'granted', lodged_at, expires_at, now(), "
+        "%(person)s, %(live)s, 'd', now() FROM consents_consentrequest, generate_series(1, 2) WHERE id = %(pending)s",
+    ],
     "consent_request_expires_after_lodging": [
         "UPDATE consents_consentrequest SET expires_at = lodged_at WHERE id = %(pending)s"
     ],

@@ -369,3 +369,35 @@ def test_the_desk_shows_its_channel_and_its_terms(site, left):
     text = site.get(reverse("desk")).content.decode()
     assert "이 업무함이 곧 연결이에요" in text
     assert "1판" in text
+
+
+# --- consent requests that were lodged ---------------------------------------------------------------------------------------
+
+
+def test_lodged_requests_are_listed_with_their_outcome_and_without_people(
+    person, django_assert_max_num_queries
+):
+    from consents import lifecycle, requests
+
+    service = factories.offered()
+    operator, at = service.organization, timezone.now()
+    by = Actor.organization(operator)
+    for _ in range(25):
+        requests.lodge(organization=operator, service=service, by=by, at=at - datetime.timedelta(hours=1))
+    asked = requests.lodge(organization=operator, service=service, by=by, at=at)
+    terms = service.terms.get(state="published")
+    choices = [lifecycle.Choice(item) for item in terms.items.filter(required=True)]
+    me = Actor.person(person)
+    requests.accept(asked, person=person, terms=terms, choices=choices, language="ko", by=me, at=at)
+    other = factories.offered()
+    requests.lodge(organization=other.organization, service=other, by=by, at=at)
+    client = browser(admin_of(operator))
+    with django_assert_max_num_queries(12):
+        shown = client.get("/desk/requests/")
+    text = shown.content.decode()
+    assert "4개 가운데 1개 항목" in text and other.name_ko not in text
+    assert person.name not in text and str(person.subject_id) not in text
+    assert len(shown.context["rows"]) == 20
+    second = client.get("/desk/requests/" + shown.context["next_url"])
+    assert len(second.context["rows"]) == 6
+    assert client.get("/desk/requests/?after=zzz").status_code == 404

@@ -266,3 +266,173 @@ def test_a_visitor_signs_in_first_and_comes_back(visitor, service):
     sent = visitor.get(page(lodged))
     assert sent.status_code == 302
     assert sent["Location"].endswith(f"?next={page(lodged)}")
+
+
+# --- PKCE: the way back with a code ------------------------------------------------------------------------------------------
+
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"  # RFC 7636, appendix B
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+
+@pytest.fixture
+def granted(service, person, me):
+    """A request with PKCE that the person has said yes to, without the optional items."""
+    lodged = lodge(service, code_challenge=CHALLENGE)
+    requests.accept(lodged, person=person, by=me, at=timezone.now(), **choose(service))
+    lodged.refresh_from_db()
+    return lodged
+
+
+def code_of(address: str) -> str:
+    return parse_qs(urlsplit(address).query)["code"][0]
+
+
+def redeem(lodged, code, *, at=None, **change):
+    shown = {"code_verifier": VERIFIER, "redirect_uri": BACK, "organization": lodged.organization} | change
+    return requests.redeem(code, by=SYSTEM, at=at or timezone.now(), **shown)
+
+
+def test_the_way_back_carries_a_code_that_the_operator_redeems(signed_in, granted, person):
+    shown = signed_in.get(page(granted))
+    assert "code=" not in text(shown) and f'action="{page(granted)}return/"' in text(shown)
+    assert "form-action 'self' https://app.example.com" in shown["Content-Security-Policy"]
+    back = signed_in.post(f"{page(granted)}return/")
+    assert back.status_code == 303 and back["Location"].startswith(f"{BACK}?")
+    query = parse_qs(urlsplit(back["Location"]).query)
+    assert query.keys() == {"request", "iss", "state", "code"}
+    assert (query["iss"], query["state"]) == (["http://127.0.0.1:8000"], ["s-1"])
+    found = redeem(granted, query["code"][0])
+    assert (found.pk, found.person, found.redeemed_at is None) == (granted.pk, person, False)
+
+
+def test_a_code_works_once(granted, person, me):
+    code = code_of(requests.send_back(granted, person=person, by=me, at=timezone.now()))
+    redeem(granted, code)
+    with pytest.raises(requests.BadCode):
+        redeem(granted, code)
+    with pytest.raises(requests.Closed):
+        requests.send_back(granted, person=person, by=me, at=timezone.now())
+
+
+def test_a_new_code_takes_the_place_of_the_old(granted, person, me):
+    first, second = (
+        code_of(requests.send_back(granted, person=person, by=me, at=timezone.now())) for _ in range(2)
+    )
+    with pytest.raises(requests.BadCode):
+        redeem(granted, first)
+    assert redeem(granted, second)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code_verifier": "x" * 43}, {"code_verifier": CHALLENGE}, {"code_verifier": VERIFIER + "x"}, {"code_verifier": ""},
+        {"code_verifier": "é" * 43}, {"redirect_uri": BACK + "/"}, {"redirect_uri": ""},
+        {"redirect_uri": "https://app.example.com/other?a=1"},
+    ],
+)  # fmt: skip
+def test_a_code_with_anything_else_beside_it_opens_nothing(granted, person, me, change):
+    code = code_of(requests.send_back(granted, person=person, by=me, at=timezone.now()))
+    with pytest.raises(requests.BadCode):
+        redeem(granted, code, **change)
+    assert redeem(granted, code), "and is not used up by it"
+
+
+def test_a_code_lasts_a_minute(granted, person, me):
+    at = timezone.now()
+    code = code_of(requests.send_back(granted, person=person, by=me, at=at))
+    with pytest.raises(requests.BadCode):
+        redeem(granted, code, at=at + datetime.timedelta(seconds=60))
+
+
+def test_a_code_is_of_the_operator_that_lodged(granted, person, me):
+    code = code_of(requests.send_back(granted, person=person, by=me, at=timezone.now()))
+    with pytest.raises(requests.BadCode):
+        redeem(granted, code, organization=offered().organization)
+    for nonsense in ("", "x", code[:-1], code.upper()):
+        with pytest.raises(requests.BadCode):
+            redeem(granted, nonsense)
+
+
+def test_no_code_before_a_yes_after_a_no_or_for_somebody_else(service, granted, person, me):
+    other = PersonFactory()
+    pending = lodge(service, code_challenge=CHALLENGE)
+    declined = requests.decline(
+        lodge(service, code_challenge=CHALLENGE), person=person, by=me, at=timezone.now()
+    )
+    plain = lodge(service)
+    for lodged, who in ((pending, person), (declined, person), (plain, person), (granted, other)):
+        with pytest.raises(requests.Closed):
+            requests.send_back(lodged, person=who, by=Actor.person(who), at=timezone.now())
+
+
+def test_after_a_no_the_link_says_so_and_has_no_code(signed_in, service):
+    lodged = lodge(service, code_challenge=CHALLENGE)
+    done = signed_in.post(f"{page(lodged)}decline/", follow=True)
+    assert "error=access_denied" in text(done) and "/return/" not in text(done)
+    assert signed_in.post(f"{page(lodged)}return/").status_code == 409
+
+
+@pytest.mark.parametrize("challenge", ["x" * 42, "x" * 44, "é" * 43, CHALLENGE + "="])
+def test_a_challenge_that_is_none(service, challenge):
+    with pytest.raises(ValueError, match="code_challenge"):
+        lodge(service, code_challenge=challenge)
+    with pytest.raises(ValueError, match="redirect_uri"):
+        lodge(service, redirect_uri="", code_challenge=CHALLENGE)
+
+
+def test_the_reference_in_the_browser_says_nothing(service):
+    """It is wholly random: neither a moment nor an order can be read from it."""
+    assert all(lodge(service).pk.version == 4 for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("address", "taken"), [("http://127.0.0.1:9/back", True), ("http://app.example.com/back", False)]
+)
+def test_without_tls_only_on_the_developers_own_machine(service, address, taken):
+    client = service.organization.api_client.client
+    client.set_redirect_uris([address])
+    client.save()
+    if taken:
+        assert lodge(service, redirect_uri=address).redirect_uri == address
+    else:
+        with pytest.raises(requests.NotRegistered):
+            lodge(service, redirect_uri=address)
+
+
+def test_the_number_stands_before_any_choice(signed_in, person, service):
+    """The speed bump comes first: who is sent over sees at once how many hold their data already."""
+    joined(person)
+    first = text(signed_in.get(page(lodge(service))))
+    assert "곳이 내 정보를 가지고 있어요" in first
+    assert first.index("big-number") < first.index("무엇을 묻는지 보기")
+
+
+EVIL = [
+    "//evil.example", "/\\evil.example", "\\\\evil.example", "https:evil.example", "https:/evil.example", "https:///evil.example",
+    "/\t/evil.example", "\t//evil.example", " //evil.example", "https://127.0.0.1:8000@evil.example/", "//127.0.0.1:8000@evil.example",
+    "javascript:alert(1)", "data:text/html,x", "http:\n//evil.example", "///evil.example", "//evil.example\\@127.0.0.1:8000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", EVIL)
+def test_no_parameter_sends_anybody_elsewhere(visitor, signed_in, service, address):
+    """T08: only the stored address is ever a way out."""
+    lodged = lodge(service)
+    names = ("next", "redirect_uri", "return", "state", "request_uri")
+    for client, url in (
+        (signed_in, page(lodged)),
+        (signed_in, "/requests/00000000-0000-4000-8000-000000000000/"),
+    ):
+        for verb in ("get", "post"):
+            answer = getattr(client, verb)(url, query_params=dict.fromkeys(names, address))
+            assert "evil.example" not in answer.headers.get("Location", ""), verb
+    from django.test import Client
+
+    for url in ("/accounts/login/", "/language/", "/start/"):
+        answer = Client().post(
+            url, {"next": address, "language": "ko", "login": "x"}, query_params={"next": address}
+        )
+        assert "evil.example" not in answer.headers.get("Location", ""), url
+    with pytest.raises(requests.NotRegistered):
+        lodge(service, redirect_uri=address)

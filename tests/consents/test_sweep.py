@@ -74,6 +74,7 @@ AGAIN_IS_NEW = {
     "reveal": "each look at an identity leaves its own trace",
     "check_integrity": "each check keeps what it found, with its moment",
     "rotate_channel_key": "answered with the new secret, once; pressed twice in test_channels.py",
+    "return_request": "each way back has a code of its own, in the place of the one before",
     "verify": "a file may be checked as often as one likes: nothing of it is kept",
 }
 
@@ -122,7 +123,7 @@ def test_fields_that_nobody_asked_for(alice, subtests):
     """T15: nothing is taken over in silence."""
     watch = Watch()
     for name, form in FORMS.items():
-        if name in ("consent_request", "decline_request"):
+        if name in ("consent_request", "decline_request", "return_request"):
             continue  # no form is read at all: nothing could be taken over
         for extra in ({"state": "active"}, {"person": str(uuid.uuid4())}, {"is_staff": "1"}):
             with subtests.test(name, extra=next(iter(extra))):
@@ -148,7 +149,7 @@ def test_ten_megabytes(alice, subtests):
         with subtests.test(name):
             client, url = alice.browser(address.rule), alice.fill(address.path)
             # Where no form is read the body stays unread too, and the button does what it always does.
-            if name in ("consent_request", "decline_request"):
+            if name in ("consent_request", "decline_request", "return_request"):
                 client = alice.browser(address.rule, enforce_csrf_checks=True)
             watch.refused(client.post(url, f"erase=on&note={large}", content_type=form))
             watch.refused(client.post(url, many, content_type=form))
@@ -449,6 +450,8 @@ def test_json_that_came_before(alice, subtests):
                 assert again.status_code in (200, first.status_code) and fingerprint() == watch.before, (
                     "the same answer is the same answer"
                 )
+            elif path == "consent-requests/redeem":
+                watch.refused(again, allowed=(400,))
             elif path.startswith("mydata/"):
                 assert again.status_code == 200, "another token; the same week again"
             elif path == "me/subscriptions:end":

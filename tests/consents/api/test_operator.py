@@ -169,3 +169,89 @@ def test_bad_bodies_from_servers_change_nothing(operator, stopped, unchanged, pa
         problem(operator.post(path, b" " * 10_000_000), 413, "too-large")
         problem(operator.post(path, "a", content_type="text/plain"), 415, "unsupported-media-type")
     assert Delivery.objects.get(pk=stopped.pk).state == "manual"
+
+
+# --- what became of a request -------------------------------------------------------------------------------------------------
+
+
+def decided(lodger, service, person, me, items=None, **asked):
+    from consents import lifecycle, requests
+
+    made = lodger.post(
+        "consent-requests", {"service": service.client_id, "redirect_uri": BACK} | asked
+    ).json()
+    lodged = ConsentRequest.objects.get(pk=made["id"])
+    terms = service.terms.get(state="published")
+    wanted = terms.items.all() if items == "all" else terms.items.filter(required=True)
+    choices = [lifecycle.Choice(item) for item in wanted]
+    requests.accept(
+        lodged, person=person, terms=terms, choices=choices, language="ko", by=me, at=timezone.now()
+    )
+    return lodged
+
+
+@pytest.mark.parametrize(("items", "outcome"), [("all", "granted"), (None, "partly_granted")])
+def test_what_was_agreed_to_is_told_item_by_item(lodger, service, person, me, items, outcome):
+    lodged = decided(lodger, service, person, me, items)
+    seen = lodger.get(f"consent-requests/{lodged.pk}").json()
+    assert (seen["state"], seen["outcome"]) == ("granted", outcome)
+    assert len(seen["items"]) == 4 and seen["subscription"] == str(
+        ConsentRequest.objects.get().subscription_id
+    )
+    for item in seen["items"]:
+        assert item["granted"] is (item["required"] or items == "all")
+        assert (item["consent"] is not None) is item["granted"]
+
+
+def test_outcomes_of_what_was_not_granted(lodger, service, person, me):
+    from consents import requests
+
+    def lodge():
+        made = lodger.post("consent-requests", {"service": service.client_id})
+        return ConsentRequest.objects.get(pk=made.json()["id"])
+
+    pending, declined, expired = lodge(), lodge(), lodge()
+    requests.decline(declined, person=person, by=me, at=timezone.now())
+    ConsentRequest.objects.filter(pk=expired.pk).update(
+        lodged_at="2020-01-01T00:00:00Z", expires_at="2020-01-01T00:10:00Z"
+    )
+    for lodged, outcome, granted in (
+        (pending, "pending", None),
+        (declined, "declined", False),
+        (expired, "expired", None),
+    ):
+        seen = lodger.get(f"consent-requests/{lodged.pk}").json()
+        assert seen["outcome"] == outcome and {item["granted"] for item in seen["items"]} == {granted}
+
+
+def test_a_code_is_redeemed_once_by_its_own_client(lodger, service, person, me, unchanged):
+    from consents import requests
+    from tests.consents.test_requests import CHALLENGE, VERIFIER, code_of
+
+    lodged = decided(lodger, service, person, me, code_challenge=CHALLENGE, code_challenge_method="S256")
+    code = code_of(requests.send_back(lodged, person=person, by=me, at=timezone.now()))
+    shown = {"code": code, "code_verifier": VERIFIER, "redirect_uri": BACK}
+    stranger = of(factories.OperatorFactory())
+    with unchanged():
+        problem(lodger.post("consent-requests/redeem", shown | {"redirect_uri": BACK + "/"}), 400, "bad-code")
+        problem(stranger.post("consent-requests/redeem", shown), 400, "bad-code")
+        problem(lodger.post("consent-requests/redeem", shown | {"code_verifier": "x" * 43}), 400, "bad-code")
+    done = lodger.post("consent-requests/redeem", shown)
+    assert done.status_code == 200, done.content
+    assert done.json()["subject"] == str(person.subject_id) and done.json()["outcome"] == "partly_granted"
+    assert person.email not in done.content.decode()
+    with unchanged():
+        problem(lodger.post("consent-requests/redeem", shown), 400, "bad-code")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code_challenge": "x"}, {"code_challenge": "x" * 44}, {"code_challenge": "x" * 43, "redirect_uri": ""},
+        {"code_challenge": "x" * 43, "code_challenge_method": "plain"}, {"code_challenge": None},
+    ],
+)  # fmt: skip
+def test_a_challenge_that_is_none_is_not_lodged(lodger, service, unchanged, change):
+    with unchanged():
+        asked = {"service": service.client_id, "redirect_uri": BACK} | change
+        problem(lodger.post("consent-requests", asked), 400, "invalid-request")
