@@ -369,6 +369,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 20.0,
         "options": {"expires": 20},
     },
+    "take in uploaded files": {
+        "task": "consents.jobs.take_in",
+        "schedule": 2.0,
+        "options": {"expires": 5},
+    },
     "ask what is held": {"task": "consents.jobs.discover", "schedule": 15.0, "options": {"expires": 15}},
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "erase whose hold has ended": {

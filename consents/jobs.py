@@ -11,7 +11,9 @@ from consents import (
     escalation,
     gym,
     health,
+    identities,
     inbound,
+    intake,
     lifecycle,
     mail,
     oauth,
@@ -21,6 +23,8 @@ from consents import (
     silences,
     speedbump,
     turnstile,
+    uploads,
+    waiting,
 )
 from consents.actors import Actor
 from consents.api import idempotency
@@ -83,8 +87,18 @@ def erase() -> int:
     nobody can send again."""
     by, at = Actor.system("erase"), timezone.now()
     inbound.forget_old(at=at)
+    uploads.forget_old(at=at)
+    while waiting.forget_ended(by=by, at=at, today=lifecycle.day(at)):
+        pass
     accounts.finish_closing(by=by, at=at)
     return erasing.erase_due(by=by, at=at)
+
+
+@shared_task
+def take_in() -> int:
+    """Take in the rows of uploaded files, and what waits for people who have come; returns how many rows were looked at."""
+    rows = intake.run(now=clock.running())
+    return rows + identities.adopt_strays(by=Actor.system("adopt"), at=clock.now())
 
 
 @shared_task

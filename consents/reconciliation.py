@@ -1,37 +1,92 @@
 """WRITES what operators report against what the ledger says: new holdings go in, contradictions become mismatch notices.
 
 A report can add and can say when a service was last used. It can never revive what has ended, nor widen, move or
-replace what a person agreed to here.
+replace what a person agreed to here. What it says of people who are not here yet waits (`waiting`).
 """
 
 import datetime
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 
-from consents import cases, ledger, messages, reports, speedbump, transfers
+from consents import cases, ledger, messages, reports, speedbump, transfers, waiting
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.ledger.entries import SEOUL
-from consents.models import Case, Consent, Notice, Person, Subscription
+from consents.models import Case, Consent, Identity, Notice, Person, Subscription
 from consents.reports import Holding, Refused
 from providers.models import Organization, Scope, Service
 
-BATCH = 500
+BATCH = 1000
+
+# Rows that say what stands here already: live, by the same scopes, no longer and no later used. The bulk of every report.
+_KNOWN_SQL = """
+SELECT row.number
+FROM reported row
+JOIN consents_person p ON p.subject_id = row.subject
+JOIN consents_subscription s ON s.person_id = p.id AND s.service_id = row.service_id AND s.state = 'active'
+JOIN consents_consent c ON c.subscription_id = s.id AND c.source_id = row.source_id AND c.kind = 'transfer' AND c.state <> 'ended'
+WHERE c.scopes @> row.scopes::varchar[] AND c.scopes <@ row.scopes::varchar[]
+  AND row.end_date <= c.until_on
+  AND (row.last_used_on IS NULL OR row.last_used_on <= coalesce(s.last_used_on, row.joined_on))
+"""
+
+
+class Refusal(NamedTuple):
+    """A row that did not go in, and why: a code of reports.REASONS with its values."""
+
+    number: int
+    column: str
+    code: str
+    values: dict[str, str]
+
+    @property
+    def reason(self) -> str:
+        return reports.words(self.code, self.values)
 
 
 @dataclass
 class Report:
-    """What became of the rows. `refused` holds (row number, column, reason)."""
+    """What became of the rows: how many of each, and which were refused. `told` has the outcome by row number where it is wanted."""
 
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     mismatched: int = 0
-    refused: list[tuple[int, str, str]] = field(default_factory=list)
+    waiting: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+    told: dict[int, str] | None = None
+
+    def note(self, number: int, outcome: str) -> None:
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        if self.told is not None:
+            self.told[number] = outcome
+
+    def refuse(self, number: int, refusal: Refused) -> None:
+        self.refused.append(Refusal(number, refusal.column, refusal.code, refusal.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What rows may name: the organization's services, every source, every scope."""
+
+    services: dict[str, Service]
+    sources: dict[str, Organization]
+    codes: set[str]
+
+    @classmethod
+    def of(cls, organization: Organization) -> "Market":
+        services = {row.client_id: row for row in Service.objects.filter(organization=organization)}
+        for service in services.values():
+            service.organization = organization
+        sources = {row.code: row for row in Organization.objects.sources()}
+        codes = {code for item in Scope.objects.values_list("codes", flat=True) for code in item}
+        return cls(services, sources, codes)
 
 
 class _Undo(Exception):
@@ -50,27 +105,11 @@ def report_holdings(
     """Take in the rows of one operator, in transactions of BATCH rows; bad ones are named, the others go in.
 
     The same rows again change nothing. Safe beside other writers: each batch locks the people it touches."""
-    report = Report()
-    codes = {code for item in Scope.objects.values_list("codes", flat=True) for code in item}
-    services = {service.client_id: service for service in Service.objects.filter(organization=organization)}
-    sources = {source.code: source for source in Organization.objects.sources()}
-    for service in services.values():
-        service.organization = organization
-    stream = iter(rows)
+    report, market, stream = Report(), Market.of(organization), iter(rows)
     while batch := list(islice(stream, BATCH)):
-        stated = list(
-            _judge(
-                batch,
-                report,
-                today=at.astimezone(SEOUL).date(),
-                codes=codes,
-                services=services,
-                sources=sources,
-            )
-        )
         try:
             with transaction.atomic():
-                _take_in(stated, report, services=services, sources=sources, by=by, at=at)
+                take_in(batch, report, market=market, by=by, at=at)
                 if dry_run:
                     raise _Undo
         except _Undo:
@@ -79,18 +118,63 @@ def report_holdings(
     return report
 
 
-def _judge(batch, report, *, today, codes, services, sources) -> Iterator[Holding]:
+def take_in(
+    batch: Iterable[tuple[int, Mapping]], report: Report, *, market: Market, by: Actor, at: datetime.datetime
+) -> None:
+    """Take in numbered rows of one operator, in the caller's transaction; what became of each goes into `report`."""
+    stated = _of_known_people(_judge(batch, report, market, at=at), report, market, by=by, at=at)
+    said_before = _said_before(stated, market)
+    for number in said_before:
+        report.note(number, "unchanged")
+    rest = [row for row in stated if row.number not in said_before]
+    if rest:
+        _take_in(rest, report, services=market.services, sources=market.sources, by=by, at=at)
+
+
+def _judge(batch, report: Report, market: Market, *, at: datetime.datetime) -> Iterator[Holding]:
+    today = at.astimezone(SEOUL).date()
     for number, row in batch:
         try:
-            stated = reports.holding(number, row, today=today, codes=codes)
-            if stated.client_id not in services:
-                raise Refused("service_client_id", "is not a service of this organization")
-            if stated.source not in sources:
-                raise Refused("source_org_code", "is not a known source")
+            stated = reports.holding(number, row, today=today, codes=market.codes)
+            if stated.client_id not in market.services:
+                raise Refused("service_client_id", "not-own-service")
+            if stated.source not in market.sources:
+                raise Refused("source_org_code", "unknown-source")
         except Refused as refusal:
-            report.refused.append((number, refusal.column, refusal.reason))
+            report.refuse(number, refusal)
         else:
             yield stated
+
+
+def _of_known_people(
+    stated: Iterable[Holding], report: Report, market: Market, *, by: Actor, at: datetime.datetime
+) -> list[Holding]:
+    """The rows of people who are here, by their subject; those of others wait."""
+    rows = list(stated)
+    digests = {row.digest for row in rows if row.digest}
+    if not digests:
+        return rows
+    known: dict[str, uuid.UUID] = dict(
+        Identity.objects.filter(digest__in=digests).values_list("digest", "person__subject_id")
+    )
+    strange = [row for row in rows if row.digest and row.digest not in known]
+    news = waiting.keep(strange, services=market.services, sources=market.sources, by=by, at=at)
+    for row in strange:
+        report.note(row.number, "waiting" if row.number in news else "unchanged")
+    return [
+        replace(row, subject=known[row.digest]) if row.digest else row
+        for row in rows
+        if not row.digest or row.digest in known
+    ]
+
+
+def _said_before(rows: list[Holding], market: Market) -> set[int]:
+    if not rows:
+        return set()
+    with connection.cursor() as cursor:
+        waiting.lay_out(cursor, rows, services=market.services, sources=market.sources)
+        cursor.execute(_KNOWN_SQL)
+        return {number for (number,) in cursor.fetchall()}
 
 
 @dataclass
@@ -111,7 +195,7 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
     for row in stated:
         person = known.people.get(row.subject)
         if person is None:
-            report.refused.append((row.number, "subject", "is not known to the portal"))
+            report.refuse(row.number, Refused("subject", "unknown-person"))
             continue
         key = (person.pk, services[row.client_id].pk)
         subscription = known.live.get(key)
@@ -131,16 +215,16 @@ def _take_in(stated: list[Holding], report: Report, *, services, sources, by: Ac
             known.consents[subscription.pk, row.source] = consent
             consents.append(consent)
             subscription.until_on = max(subscription.until_on, row.end_date)
-            report.created += 1
+            report.note(row.number, "created")
             touched[subscription.pk] = subscription
         elif before is None or _contradicts(before, row):
             _mismatch(person, row, subscription.service, report, by=by, at=at, subscription=subscription)
         elif row.last_used_on and (subscription.last_used_on or row.joined_on) < row.last_used_on:
             subscription.last_used_on = row.last_used_on
             touched[subscription.pk] = subscription
-            report.updated += 1
+            report.note(row.number, "updated")
         else:
-            report.unchanged += 1
+            report.note(row.number, "unchanged")
         if (
             before is not None
             and set(row.scopes) < set(before.scopes)
@@ -216,8 +300,19 @@ def _save(fresh, consents, touched, *, by: Actor, at) -> None:
     Subscription.objects.bulk_create(fresh)
     Subscription.objects.bulk_update(touched, ["last_used_on", "until_on"])
     Consent.objects.bulk_create(consents)
-    if said := told(fresh, consents):
-        ledger.append(said, by=by, at=at, txn=messages.new_id())
+    if acts := _acts(fresh, consents):
+        ledger.append_acts(acts, by=by, at=at)
+
+
+def _acts(fresh: list[Subscription], consents: list[Consent]) -> list[tuple[uuid.UUID, list[ledger.Fact]]]:
+    """An act a subscription: what one operator reports of two people has nothing to do with each other."""
+    begun = {row.pk for row in fresh}
+    flows: dict[uuid.UUID, list[Consent]] = defaultdict(list)
+    of: dict[uuid.UUID, Subscription] = {row.pk: row for row in fresh}
+    for consent in consents:
+        flows[consent.subscription_id].append(consent)
+        of[consent.subscription_id] = consent.subscription
+    return [(messages.new_id(), told([row] if pk in begun else [], flows[pk])) for pk, row in of.items()]
 
 
 def told(fresh: list[Subscription], consents: list[Consent]) -> list[ledger.Fact]:
@@ -228,7 +323,7 @@ def told(fresh: list[Subscription], consents: list[Consent]) -> list[ledger.Fact
 
 def _mismatch(person, row: Holding, service: Service, report: Report, *, by, at, subscription=None) -> None:
     """Tell the person that the operator says something else; nothing about the agreement changes."""
-    report.mismatched += 1
+    report.note(row.number, "mismatched")
     kind, consent = _kind_of(row, subscription)
     cases.open_case(
         kind, service.organization, matter=f"{person.subject_id} {service.client_id} {row.source}",

@@ -2,25 +2,56 @@
 
 import csv
 import datetime
+import functools
 import json
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dateutil.relativedelta import relativedelta
+from django.utils.translation import gettext_lazy as _
 
+from consents import references
 from providers import policy
 
 COLUMNS = (
     "subject", "service_client_id", "joined_on", "source_org_code", "scopes", "purpose", "cycle", "end_date", "retained_until",
     "last_used_on",
 )  # fmt: skip
+_KNOWN = frozenset(COLUMNS)
 UNTIL_ERASED = "99991231"  # the standard API's sentinel: kept until the person leaves or asks
 LONGEST_CELL = 2_000
 CYCLES = {"": "", "1/w": "1/1w", "1/1w": "1/1w", "1/2w": "1/2w", "1/3w": "1/3w", "1/4w": "1/4w"}
+
+
+# Why a row is refused, by the code that stays the same; values are filled in.
+REASONS = {
+    "unreadable": _("읽을 수 없는 줄이에요. 따옴표와 쉼표, 줄바꿈을 확인해 주세요."),
+    "unknown-column": _("모르는 칸이에요."),
+    "missing": _("빠져 있어요."),
+    "not-text": _("글자여야 해요."),
+    "too-long": _("%(most)s자보다 길어요."),
+    "not-utf8": _("UTF-8이 아니에요. UTF-8로 저장해 주세요."),
+    "invisible": _("줄바꿈처럼 보이지 않는 글자가 들어 있어요."),
+    "empty": _("비어 있어요."),
+    "not-a-subject": _("포털이 준 번호(UUID)나 88자 연계정보(CI)여야 해요."),
+    "not-a-date": _("2026-11-22나 20261122처럼 쓴 날짜여야 해요."),
+    "not-a-day": _("달력에 없는 날이에요."),
+    "future": _("오늘(%(today)s)보다 뒤예요."),
+    "end-date": _("joined_on보다 뒤이고 %(latest)s까지여야 해요."),
+    "ended": _("지난 날이에요. 지금 이어지는 것만 알려 주세요."),
+    "last-use": _("joined_on과 오늘(%(today)s) 사이여야 해요."),
+    "cycle": _("%(known)s 가운데 하나이거나 비어 있어야 해요."),
+    "retained": _("end_date보다 앞서요."),
+    "unknown-scope": _("%(scope)s은(는) 목록에 없는 정보 항목이에요."),
+    "not-own-service": _("이 회사의 서비스가 아니에요."),
+    "unknown-source": _("모르는 정보제공자예요."),
+    "unknown-person": _("포털에 없는 사람이에요."),
+}
 
 
 class NotAReport(ValueError):
@@ -28,19 +59,29 @@ class NotAReport(ValueError):
 
 
 class Refused(ValueError):
-    """One row cannot go in: which column, and why."""
+    """One row cannot go in: which column, and why, as a code of REASONS with its values."""
 
-    def __init__(self, column: str, reason: str):
-        super().__init__(f"{column}: {reason}")
-        self.column, self.reason = column, reason
+    def __init__(self, column: str, code: str, **values: Any):
+        super().__init__(f"{column}: {code}")
+        self.column, self.code = column, code
+        self.values = {name: str(value) for name, value in values.items()}
+
+    @property
+    def reason(self) -> str:
+        """In the language of whoever reads it."""
+        return words(self.code, self.values)
+
+
+def words(code: str, values: Mapping[str, str]) -> str:
+    return str(REASONS[code]) % values
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One row: data of one source that flows to one service for one person."""
+    """One row: data of one source that flows to one service for one person, named by our `subject` or by the digest of a CI."""
 
     number: int
-    subject: uuid.UUID
+    subject: uuid.UUID | None
     client_id: str
     joined_on: datetime.date
     source: str
@@ -50,21 +91,27 @@ class Holding:
     end_date: datetime.date
     retained_until: datetime.date | None
     last_used_on: datetime.date | None
+    digest: str = ""
 
 
 def read(path: Path) -> Iterator[tuple[int, Mapping]]:
     """Row number (as an editor or a spreadsheet shows it) and row, streamed. CSV by header, or NDJSON by the file's name.
 
     UTF-8 with or without a byte order mark. Raises OSError, NotAReport."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         if path.suffix in (".ndjson", ".jsonl"):
-            yield from _objects(file)
-        else:
-            yield from _cells(file, path)
+            yield from objects(enumerate(file, start=1))
+            return
+        try:
+            header = header_of(file.readline())
+        except NotAReport as error:
+            raise NotAReport(f"{path}: {error}") from error
+        yield from cells(enumerate(file, start=2), header)
 
 
-def _objects(file) -> Iterator[tuple[int, Mapping]]:
-    for number, line in enumerate(file, start=1):
+def objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Mapping]]:
+    """Numbered lines of JSON as rows; one that is none stands under an empty name."""
+    for number, line in lines:
         if not line.strip():
             continue
         try:
@@ -74,49 +121,60 @@ def _objects(file) -> Iterator[tuple[int, Mapping]]:
         yield number, row if isinstance(row, dict) else {"": line[:200]}
 
 
-def _cells(file, path: Path) -> Iterator[tuple[int, Mapping]]:
-    lines = csv.reader(file, strict=True)
+def header_of(line: str, columns: Iterable[str] = COLUMNS) -> list[str]:
+    """The names of the columns. Raises NotAReport."""
+    header = [name.strip() for name in _split(line) or []]
+    if missing := [name for name in columns if name not in header]:
+        raise NotAReport(f"lacks the column {', '.join(missing)}: the first row must be {','.join(columns)}")
+    if len(set(header)) != len(header):
+        raise NotAReport("has a column twice: keep one")
+    return header
+
+
+def cells(lines: Iterable[tuple[int, str]], header: list[str]) -> Iterator[tuple[int, Mapping]]:
+    """Numbered lines of CSV as rows. A line is a row: no cell may hold a line break, so that a stray quote spoils one row only."""
+    for number, line in lines:
+        found = _split(line)
+        if found is None:
+            yield number, {"": line[:200]}
+        elif len(found) > len(header):
+            yield number, {"": "more cells than the header"}
+        elif found and (found[0].strip() or any(cell.strip() for cell in found)):
+            yield number, dict(zip(header, found, strict=False))
+
+
+def _split(line: str) -> list[str] | None:
+    """The cells of a line; None where its quotes do not fit."""
     try:
-        header = [name.strip() for name in next(lines, [])]
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise NotAReport(
-                f"{path} lacks the column {', '.join(missing)}: the first row must be {','.join(COLUMNS)}"
-            )
-        if len(set(header)) != len(header):
-            raise NotAReport(f"{path} has a column twice: keep one")
-        for cells in lines:
-            if any(cell.strip() for cell in cells):
-                extra = {"": "more cells than the header"} if len(cells) > len(header) else {}
-                yield lines.line_num, {**dict(zip(header, cells, strict=False)), **extra}
-    except csv.Error as error:
-        raise NotAReport(
-            f"{path}, line {lines.line_num}: not a CSV row that can be read ({error}): check the quotes"
-        ) from error
+        return next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+    except csv.Error:
+        return None
 
 
 def holding(number: int, row: Mapping, *, today: datetime.date, codes: set[str]) -> Holding:
     """What a row states, or Refused. `codes` are the known scope codes. Nothing in a row can lie in the future but its end."""
-    if unknown := sorted(str(name) for name in set(row) - set(COLUMNS)):
-        raise Refused(unknown[0], "is not a column of this file, or the row cannot be read")
-    cells = {name: _cell(row, name) for name in COLUMNS}
+    if not row.keys() <= _KNOWN and (unknown := sorted(str(name) for name in row if name not in _KNOWN)):
+        raise Refused(_seen(unknown[0]), "unknown-column" if unknown[0] else "unreadable")
+    cells = _clean(row) or {name: _cell(row, name) for name in COLUMNS}
     joined_on = _day(cells, "joined_on")
     end_date = _day(cells, "end_date")
     last_used_on = _day(cells, "last_used_on") if cells["last_used_on"] else None
     if joined_on > today:
-        raise Refused("joined_on", f"is later than today ({today})")
-    longest = joined_on + relativedelta(years=policy.number("JOIN_MAX_YEARS_V2", on=today))
+        raise Refused("joined_on", "future", today=today)
+    longest = _later(joined_on, policy.number("JOIN_MAX_YEARS_V2", on=today))
     if not joined_on < end_date <= longest:
-        raise Refused("end_date", f"must be after joined_on and not later than {longest}")
+        raise Refused("end_date", "end-date", latest=longest)
     if end_date < today:
-        raise Refused("end_date", "has passed: report holdings that are live")
+        raise Refused("end_date", "ended")
     if last_used_on and not joined_on <= last_used_on <= today:
-        raise Refused("last_used_on", f"must be between joined_on and today ({today})")
+        raise Refused("last_used_on", "last-use", today=today)
     if cells["cycle"] not in CYCLES:
-        raise Refused("cycle", f"must be one of {', '.join(filter(None, CYCLES))}, or empty")
+        raise Refused("cycle", "cycle", known=", ".join(filter(None, CYCLES)))
+    subject, digest = _subject(cells["subject"])
     return Holding(
         number=number,
-        subject=_subject(cells["subject"]),
+        subject=subject,
+        digest=digest,
         client_id=_filled(cells, "service_client_id"),
         joined_on=joined_on,
         source=_filled(cells, "source_org_code"),
@@ -129,46 +187,85 @@ def holding(number: int, row: Mapping, *, today: datetime.date, codes: set[str])
     )
 
 
+def _clean(row: Mapping) -> dict[str, str] | None:
+    """The cells of a row in which nothing needs a second look, as of nearly every row of a million; else None."""
+    try:
+        text = "".join(row.values())
+    except TypeError:
+        return None
+    plain = text.isascii() or (unicodedata.is_normalized("NFC", text) and "\ufffd" not in text)
+    if len(row) != len(COLUMNS) or len(text) > LONGEST_CELL or not text.isprintable() or not plain:
+        return None
+    return {name: value.strip() for name, value in row.items()}
+
+
 def _cell(row: Mapping, name: str) -> str:
     value = row.get(name)
     if value is None:
         if name in ("cycle", "retained_until", "last_used_on"):
             return ""
-        raise Refused(name, "is missing")
+        raise Refused(name, "missing")
     if isinstance(value, list) and name == "scopes":
         value = " ".join(map(str, value))
     if not isinstance(value, str):
-        raise Refused(name, "must be text")
+        raise Refused(name, "not-text")
     if len(value) > LONGEST_CELL:
-        raise Refused(name, f"is longer than {LONGEST_CELL} characters")
+        raise Refused(name, "too-long", most=LONGEST_CELL)
     if "�" in value:
-        raise Refused(name, "is not UTF-8: save the file as UTF-8")
+        raise Refused(name, "not-utf8")
     if any(unicodedata.category(character).startswith("C") for character in value):
-        raise Refused(name, "holds a character that cannot be seen, such as a line break")
+        raise Refused(name, "invisible")
     return unicodedata.normalize("NFC", value).strip()
+
+
+def _seen(name: str) -> str:
+    """Of a name that somebody made up what can be shown and kept."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
 
 
 def _filled(cells: Mapping[str, str], name: str) -> str:
     if not cells[name]:
-        raise Refused(name, "is empty")
+        raise Refused(name, "empty")
     return cells[name]
 
 
-def _subject(text: str) -> uuid.UUID:
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise Refused("subject", "must be the subject id that the portal gave, a UUID")
-    return uuid.UUID(text)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _subject(text: str) -> tuple[uuid.UUID | None, str]:
+    """Our own id of the person, or the digest of their CI, which goes no further than this in clear."""
+    if _UUID.fullmatch(text):
+        return uuid.UUID(text), ""
+    if references.is_ci(text):
+        return None, references.person_digest(text)
+    raise Refused("subject", "not-a-subject")
 
 
 def _day(cells: Mapping[str, str], name: str) -> datetime.date:
-    text = cells[name]
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}", text, re.ASCII):
-        raise Refused(name, "must be a date such as 2026-11-22 or 20261122")
+    found = _date(cells[name])
+    if isinstance(found, str):
+        raise Refused(name, found)
+    return found
+
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}", re.ASCII)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _date(text: str) -> datetime.date | str:
+    """The day, or the code of what is wrong with it."""
+    if not _DATE.fullmatch(text):
+        return "not-a-date"
     digits = text.replace("-", "")
     try:
         return datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
     except ValueError:
-        raise Refused(name, "is not a day of the calendar") from None
+        return "not-a-day"
+
+
+@functools.lru_cache(maxsize=20_000)
+def _later(day: datetime.date, years: int) -> datetime.date:
+    return day + relativedelta(years=years)
 
 
 def _retained(cells: Mapping[str, str], end_date: datetime.date) -> datetime.date | None:
@@ -176,14 +273,19 @@ def _retained(cells: Mapping[str, str], end_date: datetime.date) -> datetime.dat
         return None
     retained = _day(cells, "retained_until")
     if retained < end_date:
-        raise Refused("retained_until", "is earlier than end_date")
+        raise Refused("retained_until", "retained")
     return retained
 
 
 def _scopes(text: str, codes: set[str]) -> tuple[str, ...]:
-    scopes = tuple(sorted(set(text.split())))
+    scopes = _sorted(text)
     if not scopes:
-        raise Refused("scopes", "is empty")
+        raise Refused("scopes", "empty")
     if unknown := [scope for scope in scopes if scope not in codes]:
-        raise Refused("scopes", f"{unknown[0]} is not a scope of the catalogue")
+        raise Refused("scopes", "unknown-scope", scope=unknown[0][:60])
     return scopes
+
+
+@functools.lru_cache(maxsize=4_000)
+def _sorted(text: str) -> tuple[str, ...]:
+    return tuple(sorted(set(text.split())))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from django.db import connection, transaction
 from django.db.models import F, Q, Window
 from django.db.models.functions import RowNumber
+from django.utils.translation import gettext_lazy as _
 
 from consents import cases, contradictions, ledger, messages, silences, speedbump
 from consents.actors import Actor
@@ -24,6 +25,13 @@ from providers import policy
 from providers.models import Organization
 
 MOST = 1000  # rows of one report
+# Why a row is refused.
+REASONS = {
+    "not_found": _("우리 쪽 가입이나 동의가 아니에요."),
+    "future": _("앞날일 수 없어요."),
+    "before_consent": _("동의하기 전의 때예요."),
+    "used": _("이 key로 다른 전송을 알린 적이 있어요."),
+}
 HISTORY = 20  # newest regular transfers of a consent that are looked at for what was lost
 
 

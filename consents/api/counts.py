@@ -11,7 +11,7 @@ from consents.api import shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import Problem, pointers
-from consents.api.transfers import ReportParser
+from consents.api.rows import ArrayParser
 
 REASONS = {
     "not_found": _("우리 서비스나 우리가 보내는 곳이 아니에요."),
@@ -46,7 +46,7 @@ class CountResults(serializers.Serializer):
 
 class WeeklyCounts(OrganizationDoor):
     scope = "transfers:write"
-    parser_classes = [ReportParser]
+    parser_classes = [ArrayParser]
 
     @extend_schema(
         operation_id="report_weekly_counts", summary=_("한 주의 동의 수 알리기"), tags=["operator", "source"],

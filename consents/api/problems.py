@@ -15,7 +15,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.parsers import BaseParser
 from rest_framework.response import Response
 
-from consents import answers, inbound, lifecycle, polling, requests
+from consents import answers, inbound, lifecycle, polling, requests, uploads
 from providers import signing, wires
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,9 @@ TYPES = {
     "unknown-consent": (400, _("끝낼 수 있는 동의가 아니에요."), _("없거나 다른 회사의 것이에요.")),
     "unknown-arrangement": (422, _("알지 못하는 약정이에요(Invalid Consent Arrangement)."), _("없거나 다른 회사의 것이에요.")),
     "evidence-id-reused": (409, _("같은 jti로 다른 증거가 이미 있어요."), _("증거마다 새 jti를 써 주세요.")),
+    "wrong-place": (409, _("이어지는 조각이 아니에요."), _("GET으로 받은 곳(received)을 보고 거기서부터 보내 주세요.")),
+    "already-complete": (409, _("다 받은 파일이에요."), _("더 보낼 것이 있으면 새로 시작해 주세요.")),
+    "too-many-uploads": (409, _("아직 끝나지 않은 파일이 많아요."), _("먼저 보낸 파일이 끝난 뒤에 다시 해 주세요.")),
     "idempotency-key-reused": (409, _("같은 Idempotency-Key로 다른 요청이 있었어요."), _("요청마다 새 열쇠를 써 주세요.")),
     "not-yet": (409, _("아직 공개된 기록부에 없어요."), _("Retry-After에 적힌 초 뒤에 다시 해 주세요. 그때까지 넣기로 약속했어요.")),
     "too-large": (413, _("본문이 너무 커요."), _("JSON은 64 kB, 증거는 16 kB까지예요.")),
@@ -90,6 +93,10 @@ OF_DOMAIN = {
     inbound.Reused: "message-id-reused",
     wires.BadInbound: "bad-signature",
     polling.AlreadyWaiting: "already-waiting",
+    uploads.NotNow: "already-complete",
+    uploads.WrongPlace: "wrong-place",
+    uploads.TooMuch: "too-large",
+    uploads.TooManyOpen: "too-many-uploads",
     OperationalError: "try-again",
     RequestDataTooBig: "too-large",
     Http404: "not-found",
@@ -141,6 +148,8 @@ def exception_handler(error, context) -> Response:
         slug, errors = slug_of(error), []
         if TYPES[slug][0] == 503:
             headers = {"Retry-After": str(WAIT)}
+        if isinstance(error, uploads.WrongPlace):
+            detail = f"{TYPES[slug][2]} (received: {error.received})"
         if reason := getattr(error, "reason", ""):  # one word of a signature's check
             detail = f"{TYPES[slug][2]} ({reason})"
     if slug == "server-error":

@@ -1,50 +1,21 @@
 """The JSON door for transfers: what operators and sources sent and received, up to 1,000 rows a request."""
 
+from collections.abc import Mapping
+
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
-from rest_framework.parsers import BaseParser
 from rest_framework.response import Response
 
 from consents import transfers
-from consents.api import shapes
+from consents.api import rows, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
-from consents.api.problems import Problem, StrictJSONParser, pointers, read
-from providers.plainjson import strict_json
+from consents.api.problems import pointers
+from consents.transfers import REASONS
 
-LARGEST = 1_048_576  # bytes of a report
-
-REASONS = {
-    "not_found": _("우리 쪽 가입이나 동의가 아니에요."),
-    "future": _("앞날일 수 없어요."),
-    "before_consent": _("동의하기 전의 때예요."),
-    "used": _("이 key로 다른 전송을 알린 적이 있어요."),
-}
-
-
-class ReportParser(StrictJSONParser):
-    """A JSON array. As StrictJSONParser, but up to 1 MB."""
-
-    largest = LARGEST
-
-
-class LinesParser(BaseParser):
-    """One JSON object a line (NDJSON), UTF-8, up to 1 MB; a line that is no JSON stands as None."""
-
-    media_type = "application/x-ndjson"
-
-    def parse(self, stream, media_type=None, parser_context=None):
-        raw = read(stream, parser_context, LARGEST)
-        return [_line(line) for line in raw.split(b"\n") if line.strip()]
-
-
-def _line(line: bytes) -> object:
-    try:
-        return strict_json(line)
-    except ValueError:
-        return None
+COLUMNS = ("key", "subscription", "consent", "source", "scopes", "regular", "at")  # of a CSV
 
 
 class TransferRow(shapes.Strict):
@@ -84,11 +55,11 @@ class TransferResults(serializers.Serializer):
 
 class Transfers(OrganizationDoor):
     scope = "transfers:write"
-    parser_classes = [ReportParser, LinesParser]
+    parser_classes = rows.parsers(COLUMNS)
 
     @extend_schema(
         operation_id="report_transfers", summary=_("정보를 주고받은 일 알리기"), tags=["operator", "source"],
-        request={"application/json": TransferRow(many=True), "application/x-ndjson": TransferRow},
+        request={"application/json": TransferRow(many=True), "application/x-ndjson": TransferRow, "text/csv": TransferRow},
         responses=TransferResults,
         examples=[
             OpenApiExample(
@@ -102,27 +73,35 @@ class Transfers(OrganizationDoor):
     )  # fmt: skip
     @once
     def post(self, request):
-        """An array of 1 to 1,000 rows (or NDJSON), each judged on its own: `created`, `known` (the same `key` with the same
+        """An array of 1 to 1,000 rows (or NDJSON, or CSV with the same names in its first row), each judged on its own: `created`, `known` (the same `key` with the same
         content, which is no change) or `refused` with its reasons. The answer is 200 whatever became of the rows."""
-        given = request.data
-        if not isinstance(given, list) or not 0 < len(given) <= transfers.MOST:
-            raise Problem(
-                "invalid-request",
-                errors=[{"pointer": "#/", "detail": str(_("1개부터 1,000개까지의 목록이어야 해요."))}],
-            )
-        shaped = [_shaped(row) for row in given]
-        rows = [row for row in shaped if isinstance(row, transfers.Row)]
+        given = [
+            of_cells(row) if request.content_type.startswith("text/csv") else row
+            for row in rows.given(request)
+        ]
+        judged = [shaped(row) for row in given]
+        good = [row for row in judged if isinstance(row, transfers.Row)]
         answers = iter(
-            transfers.report(rows, organization=request.organization, by=self.actor, at=timezone.now())
+            transfers.report(good, organization=request.organization, by=self.actor, at=timezone.now())
         )
         results = [
             _told(next(answers)) if isinstance(row, transfers.Row) else {"key": _key(raw), **row}
-            for row, raw in zip(shaped, given, strict=True)
+            for row, raw in zip(judged, given, strict=True)
         ]
         return Response({"results": results})
 
 
-def _shaped(raw: object) -> "transfers.Row | dict":
+def of_cells(row: Mapping) -> dict:
+    """A row of CSV as the JSON that says the same; a line that could not be read stays what it is."""
+    found = {name: value for name, value in row.items() if value != ""}
+    if "scopes" in found:
+        found["scopes"] = found["scopes"].split()
+    if found.get("regular") in ("true", "false"):
+        found["regular"] = found["regular"] == "true"
+    return found
+
+
+def shaped(raw: object) -> "transfers.Row | dict":
     checked = TransferRow(data=raw)
     if not checked.is_valid():
         return {"result": "refused", "after_stop": False, "errors": pointers(checked.errors)[:10]}

@@ -8,6 +8,7 @@ from consents.api import (
     evidence,
     grants,
     gym,
+    holdings,
     inbound,
     operator,
     oversight,
@@ -16,6 +17,7 @@ from consents.api import (
     proofs,
     public,
     transfers,
+    uploads,
 )
 from consents.api.doors import Nowhere
 
@@ -54,7 +56,13 @@ v1 = [
     path("arrangements/revoke", inbound.ArrangementRevocation.as_view()),
     path("event-notifications", inbound.EventNotifications.as_view()),
     path("consents/result", inbound.KoreanResult.as_view()),
+    path("holdings", holdings.Holdings.as_view()),
     path("transfers", transfers.Transfers.as_view()),
+    path("uploads", uploads.Uploads.as_view()),
+    path("uploads/<uuid:pk>", uploads.OneUpload.as_view()),
+    path("uploads/<uuid:pk>/content", uploads.Content.as_view()),
+    path("uploads/<uuid:pk>/refused", uploads.Refused.as_view()),
+    path("uploads/<uuid:pk>/refused.csv", uploads.RefusedFile.as_view()),
     path("weekly-counts", counts.WeeklyCounts.as_view()),
     path("evidence", evidence.EvidenceDoor.as_view()),
     path("evidence/<str:jti>", evidence.OneEvidence.as_view()),

@@ -33,9 +33,14 @@ class WaitingHolding(models.Model):
 
     pk = models.CompositePrimaryKey("digest", "service", "source")
     digest = models.CharField(max_length=64, help_text="as Identity.digest")
-    # The key finds rows; nobody looks for those of a service or a source.
-    service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="+", db_index=False)
-    source = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
+    # The key finds rows; nobody looks for those of a service or a source. Neither is ever deleted, and a check of both for each
+    # row of a million costs as much as the row.
+    service = models.ForeignKey(
+        Service, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    source = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
     joined_on = models.DateField()
     scopes = ArrayField(models.CharField(max_length=40))
     purpose = models.CharField(max_length=200)

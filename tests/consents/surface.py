@@ -19,7 +19,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from consents import access, cases, channels, gym, lifecycle, requests, speedbump
+from consents import access, cases, channels, gym, lifecycle, requests, speedbump, uploads
 from consents.actors import Actor
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
@@ -107,6 +107,7 @@ class Side:
     change: Any  # of the operator's channel, asked by another admin
     run: Any  # of the gym, waiting
     case: Any  # about the person, at the operator
+    upload: Any  # of the operator, of which nothing is here yet
     callers: dict[str, Caller]
     signer: Signer
     sessions: dict[str, str] = field(default_factory=dict)
@@ -175,6 +176,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "api/v1/services/<slug:slug>": lambda side: side.service.slug,
     "api/v1/consent-requests/<uuid:pk>": lambda side: side.lodged.pk,
     "api/v1/consents/<uuid:pk>": lambda side: side.consent.pk,
+    "api/v1/uploads/<uuid:pk>": lambda side: side.upload.pk,
     "api/v1/deliveries/<uuid:jti>/replay": lambda side: side.evidence.delivery.jti,
     "api/v1/grants/<uuid:pk>": lambda side: side.consent.pk,
     "api/v1/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
@@ -242,6 +244,7 @@ def side(app) -> Side:
         admin=factories.MemberFactory(organization=operator).person,
         regulator=regulator,
         event=EntryIndex.objects.filter(person=person, typ="subscription.ended").first().event_id,
+        upload=uploads.start(operator, kind="holdings", format="csv", by=SYSTEM, at=at),
         change=change, run=gym.ask(change.channel, by=SYSTEM, at=at),
         callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller(), "regulator": Caller(token(app, regulator, ["oversight:read"]))}, signer=signer,
     )  # fmt: skip
@@ -367,6 +370,7 @@ OWN_BYTES = {
     "arrangements/revoke": "application/x-www-form-urlencoded",
     "consents/result": "application/json",
     "mydata/mgmts/oauth/2.0/token": "application/x-www-form-urlencoded",
+    "uploads/<uuid:pk>/content": "text/csv",
 }
 
 # JSON door (path) → what an honest caller asks a GET with, where it must ask something.
@@ -414,6 +418,20 @@ BODIES: dict[str, Callable[[Side], Any]] = {
         "user_ci": "Q0k=",
     },
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
+    "holdings": lambda side: [
+        {
+            "subject": str(side.person.subject_id),
+            "service_client_id": side.service.client_id,
+            "joined_on": "2026-01-02",
+            "source_org_code": side.consent.source.code,
+            "scopes": "bank.list",
+            "purpose": "가계부",
+            "cycle": "",
+            "end_date": "2027-01-02",
+        }
+    ],
+    "uploads": lambda side: {"kind": "holdings", "format": "csv"},
+    "uploads/<uuid:pk>/content": lambda side: "subject\n",
     "transfers": lambda side: [
         {
             "key": "2026-0001",
@@ -450,7 +468,7 @@ BODIES: dict[str, Callable[[Side], Any]] = {
 
 def caller_of(address: Address) -> str:
     """Which caller a JSON door is for."""
-    from consents.api.authentication import Consumer, Operator, Organization, Regulator
+    from consents.api.authentication import Consumer, Organization, Regulator
     from consents.api.grants import Party
 
     classes = address.view.cls.permission_classes
@@ -458,7 +476,7 @@ def caller_of(address: Address) -> str:
         return "person"
     if Regulator in classes:
         return "regulator"
-    return "organization" if {Operator, Organization, Party} & set(classes) else "nobody"
+    return "organization" if any(issubclass(each, Organization | Party) for each in classes) else "nobody"
 
 
 # --- the database, to the byte ---------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ import psycopg
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from consents.benchmarks import Result, ledger, steady, stops
+from consents.benchmarks import Result, holdings, ledger, steady, stops
 
 BENCHES: dict[str, Callable[..., Result]] = {
     "ledger": ledger.run,
     "claim": stops.claim,
     "propagation": stops.propagate,
     "celery": steady.celery,
+    "holdings": holdings.run,
 }
 _NUMBERS = ("entries", "rounds", "leaves")
 
@@ -26,7 +27,7 @@ class Command(BaseCommand):
     help = (
         "How fast the portal is on this machine, against a limit measured in the same run. NAME: ledger (sequencing, "
         "witnessing, verifying, proving), claim (rows claimed and finished), propagation (messages sent and recorded), celery (stops from act "
-        "to received under a steady load), or all. Everything happens in a scratch database on the same server and in a temporary folder, which are gone afterwards; the portal's own log is not touched. Machines are noisy: read the "
+        "to received under a steady load), holdings (a million reported rows taken in), or all. Everything happens in a scratch database on the same server and in a temporary folder, which are gone afterwards; the portal's own log is not touched. Machines are noisy: read the "
         "ratio, and the load average beside it."
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
+from django.utils import timezone, translation
 from tqdm import tqdm
 
 from consents import reconciliation, reports
@@ -23,7 +23,8 @@ class Command(BaseCommand):
 CSV with the header
   {",".join(reports.COLUMNS)}
 or NDJSON (.ndjson) with the same keys. UTF-8, with or without a byte order mark. Dates: 2026-11-22 or 20261122;
-retained_until 99991231 means until erased. scopes are separated by spaces.
+retained_until 99991231 means until erased. scopes are separated by spaces. subject is the id the portal gave, or
+the person's CI, which is never kept: whom the portal does not know yet waits until they come.
 
 Rows that can be accepted go in. Refused rows are named by number, column and reason in FILE.refused.csv beside the
 input. The same file again changes nothing. A row can never revive what has ended: it becomes a mismatch notice.
@@ -66,15 +67,16 @@ Example:
             bar.close()
         self.stdout.write(
             f"{report.created} holdings added, {report.updated} updated, {report.unchanged} already known, "
-            f"{report.mismatched} contradict our records, {len(report.refused)} refused"
+            f"{report.mismatched} contradict our records, {report.waiting} wait for their person, {len(report.refused)} refused"
             + (" (dry run: nothing was kept)" if dry_run else "")
         )
-        report.refused.sort()
-        for number, column, reason in report.refused[:LISTED]:
+        with translation.override("en"):  # as everything a command says
+            refused = [(row.number, row.column, row.reason) for row in sorted(report.refused)]
+        for number, column, reason in refused[:LISTED]:
             self.stdout.write(f"  row {number}, {column or 'whole row'}: {reason}")
-        if len(report.refused) > LISTED:
-            self.stdout.write(f"  and {len(report.refused) - LISTED} more")
-        self._write_refused(file.with_name(f"{file.name}.refused.csv"), report.refused)
+        if len(refused) > LISTED:
+            self.stdout.write(f"  and {len(refused) - LISTED} more")
+        self._write_refused(file.with_name(f"{file.name}.refused.csv"), refused)
 
     def _write_refused(self, path: Path, refused: list[tuple[int, str, str]]) -> None:
         try:

@@ -1,0 +1,220 @@
+"""The doors for holdings and for files of rows: per-row answers, pieces that follow each other, nobody else's files."""
+
+import json
+
+import pytest
+from django.utils import timezone, translation
+
+from consents import intake, references
+from consents.models import Subscription, Upload, WaitingHolding
+from tests import factories
+from tests.consents.api.conftest import of
+from tests.consents.test_uploads import ci_of, csv_of, row, waiting_rows
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def source():
+    return factories.OrganizationFactory()
+
+
+def results(answer) -> list[dict]:
+    assert answer.status_code == 200, answer.content
+    return answer.json()["results"]
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson", "text/csv"])
+def test_each_row_is_answered(operator, person, service, source, form):
+    rows = [
+        row(person.subject_id, service, source), row(ci_of(1), service, source), row("me", service, source),
+        row(person.subject_id, service, source), row(person.subject_id, service, source, last_used_on=str(timezone.localdate())),
+        row(person.subject_id, service, source, scopes="bank.list bank.deposit card.list"),
+        row("0b6c0b34-2f0e-4b0e-9f5c-3d2f8a1c9e77", service, source), row(ci_of(2), factories.offered(), source),
+    ]  # fmt: skip
+    lines = "\n".join(json.dumps(one, ensure_ascii=False) for one in rows)
+    sent = {"application/json": json.dumps(rows), "application/x-ndjson": lines, "text/csv": csv_of(rows)}[
+        form
+    ]
+    found = results(operator.post("holdings", sent, content_type=form))
+    assert [one["result"] for one in found] == [
+        "created", "waiting", "refused", "unchanged", "updated", "mismatched", "refused", "refused",
+    ]  # fmt: skip
+    assert [one["number"] for one in found] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [one["errors"][0]["code"] for one in found if one["errors"]] == [
+        "not-a-subject",
+        "unknown-person",
+        "not-own-service",
+    ]
+    assert found[2]["errors"][0]["pointer"] == "#/subject" and "CI" in found[2]["errors"][0]["detail"]
+    assert Subscription.objects.get().consents.get().scopes == ["bank.deposit", "bank.list"]
+    again = results(operator.post("holdings", sent, content_type=form))
+    assert [one["result"] for one in again] == [
+        "unchanged", "unchanged", "refused", "unchanged", "unchanged", "mismatched", "refused", "refused",
+    ]  # fmt: skip
+
+
+def test_words_come_in_the_callers_language(operator, service, source):
+    given = [row("me", service, source), None, {"subject": 5}, [1]]
+    for language, words in (("ko", "번호"), ("en", "must be")):
+        with translation.override(language):
+            found = results(operator.post("holdings", given, Accept_Language=language))
+        assert words in found[0]["errors"][0]["detail"]
+        assert [one["errors"][0]["code"] for one in found[1:]] == ["unreadable", "not-text", "unreadable"]
+
+
+def test_the_same_request_is_done_once(operator, person, service, source):
+    body = [row(person.subject_id, service, source)]
+    first = operator.post("holdings", body, Idempotency_Key="k")
+    assert operator.post("holdings", body, Idempotency_Key="k").json() == first.json()
+    assert results(operator.post("holdings", body))[0]["result"] == "unchanged"
+    assert operator.post("holdings", [*body, *body], Idempotency_Key="k").status_code == 409
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", "null", json.dumps([{}] * 1001)])
+def test_a_list_of_one_to_a_thousand(operator, body):
+    assert operator.post("holdings", body).status_code == 400
+
+
+def test_csv_needs_its_first_row(operator):
+    answer = operator.post("holdings", "a,b\n1,2\n", content_type="text/csv")
+    assert answer.status_code == 400 and "subject" in answer.json()["detail"]
+
+
+def test_only_operators_with_the_scope_report(service, source):
+    assert of(source).post("holdings", [{}]).status_code == 403
+    assert of(service.organization, "transfers:write").post("holdings", [{}]).status_code == 403
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def opened(operator, **more) -> str:
+    answer = operator.post("uploads", {"kind": "holdings", "format": "csv"} | more)
+    assert answer.status_code == 201, answer.content
+    assert answer["Location"] == f"/api/v1/uploads/{answer.json()['id']}"
+    return f"uploads/{answer.json()['id']}"
+
+
+def put(operator, path: str, data: bytes, told: str | None = None, content_type="text/csv"):
+    headers = operator.headers | ({"Content-Range": told} if told else {})
+    return operator.client.put(f"/api/v1/{path}/content", data, content_type=content_type, headers=headers)
+
+
+def test_a_file_is_sent_in_pieces_and_followed(operator, person, service, source):
+    data = csv_of(
+        [row(person.subject_id, service, source), row(ci_of(1), service, source), row("me", service, source)]
+    )
+    path, size = opened(operator), len(data)
+    first = put(operator, path, data[:100], f"bytes 0-99/{size}")
+    assert (first.status_code, first.json()["received"], first.json()["state"]) == (200, 100, "receiving")
+    wrong = put(operator, path, data[50:], f"bytes 50-{size - 1}/{size}")
+    assert wrong.status_code == 409 and "received: 100" in wrong.json()["detail"]
+    last = put(operator, path, data[100:], f"bytes 100-{size - 1}/{size}")
+    assert (last.status_code, last.json()["state"]) == (202, "waiting")
+    assert put(operator, path, b"more").json()["type"].endswith("already-complete")
+    intake.run(now=timezone.now)
+    now = operator.get(path).json()
+    assert (now["state"], now["percent"], now["rows"]) == ("done", 100, 3)
+    assert (now["created"], now["waiting"], now["refused"]) == (1, 1, 1)
+    (refused,) = operator.get(f"{path}/refused").json()["results"]
+    assert (refused["number"], refused["pointer"], refused["code"]) == (4, "#/subject", "not-a-subject")
+    file = operator.get(f"{path}/refused.csv", Accept="text/csv")
+    assert b"".join(file.streaming_content).decode().startswith('number,column,code,reason\r\n"4"')
+    assert [one["id"] for one in operator.get("uploads").json()["results"]] == [now["id"]]
+
+
+def test_a_whole_file_needs_no_range(operator, service, source):
+    path = opened(operator, format="ndjson")
+    line = json.dumps(row(ci_of(1), service, source))
+    assert put(operator, path, line.encode(), content_type="application/x-ndjson").status_code == 202
+    intake.run(now=timezone.now)
+    assert operator.get(path).json()["waiting"] == 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["bytes 5-1/9", "bytes 0-9/9", "bytes=0-1", "bytes 0-/4", "lines 0-1/2", "bytes 0-98/99", "x" * 500],
+)
+def test_a_range_that_says_something_else(operator, told):
+    answer = put(operator, opened(operator), b"abc", told)
+    assert answer.status_code == 400 and answer.json()["errors"][0]["parameter"] == "Content-Range"
+
+
+def test_a_file_is_its_organizations_own(operator, source):
+    path = opened(operator)
+    stranger = of(factories.offered().organization)
+    for answer in (
+        stranger.get(path),
+        stranger.get(f"{path}/refused"),
+        stranger.get(f"{path}/refused.csv"),
+        put(stranger, path, b"x"),
+    ):
+        assert answer.status_code == 404
+    assert stranger.get("uploads").json()["results"] == []
+    assert of(source).post("uploads", {"kind": "holdings", "format": "csv"}).status_code == 403
+    assert (
+        of(source, "transfers:write").post("uploads", {"kind": "transfers", "format": "csv"}).status_code
+        == 201
+    )
+
+
+def test_the_scope_is_that_of_the_rows(service):
+    narrow = of(service.organization, "transfers:write")
+    assert narrow.post("uploads", {"kind": "holdings", "format": "csv"}).status_code == 403
+    path = opened(of(service.organization), kind="holdings")
+    assert narrow.get(path).status_code == 403 and narrow.get("uploads").json()["results"] == []
+    assert of(service.organization, "consents:read").get("uploads").status_code == 403
+
+
+def test_five_files_at_a_time(operator):
+    for _ in range(5):
+        opened(operator)
+    answer = operator.post("uploads", {"kind": "holdings", "format": "csv"})
+    assert answer.status_code == 409 and answer.json()["type"].endswith("too-many-uploads")
+
+
+# --- T24 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_ci_stands_anywhere_in_clear(operator, person, service, source, every_value):
+    """A CI comes in by every door; no table holds it, in no encoding, and neither does the log of the application."""
+    from consents import identities
+    from consents.actors import Actor
+    from consents.identities import Vouched
+
+    rows = [row(ci_of(n), service, source) for n in range(3)] + [row(ci_of(3) + "x", service, source)]
+    results(operator.post("holdings", rows, Idempotency_Key="k"))
+    path = opened(operator)
+    put(operator, path, csv_of(rows))
+    before = every_value()
+    intake.run(now=timezone.now)
+    identities.verify(person, Vouched("pretend", ci_of(0)), by=Actor.person(person), at=timezone.now())
+    kept = before + every_value()
+    for n in range(4):
+        ci = ci_of(n)
+        for form in (ci, ci.encode().hex(), ci[:40]):
+            assert form not in kept
+    assert references.person_digest(ci_of(1)) in kept and waiting_rows()
+    assert WaitingHolding.objects.count() == 2 and Upload.objects.get().refused == 1
+
+
+@pytest.fixture
+def every_value():
+    """All that a dump of the database would hold, as text."""
+    from django.db import connection
+
+    def read() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            )
+            tables = [name for (name,) in cursor.fetchall() if "pg_temp" not in name]
+            found = []
+            for table in tables:
+                cursor.execute(f"SELECT string_agg(t::text, '|') FROM {table} t")
+                found.append(cursor.fetchone()[0] or "")
+        return "|".join(found)
+
+    return read
