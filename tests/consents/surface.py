@@ -476,7 +476,8 @@ def caller_of(address: Address) -> str:
         return "person"
     if Regulator in classes:
         return "regulator"
-    return "organization" if any(issubclass(each, Organization | Party) for each in classes) else "nobody"
+    ours = any(each is Party or issubclass(each, Organization) for each in classes)
+    return "organization" if ours else "nobody"
 
 
 # --- the database, to the byte ---------------------------------------------------------------------------------------------------
