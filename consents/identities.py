@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from django.db import IntegrityError, transaction
 
-from consents import lifecycle, reconciliation, references, waiting
+from consents import lifecycle, reconciliation, reports, waiting
 from consents.actors import Actor
 from consents.models import Identity, Person, WaitingHolding
 from consents.reconciliation import Market, Report
@@ -40,9 +40,9 @@ def verify(person: Person, vouched: Vouched, *, by: Actor, at: datetime.datetime
     """The person is who `vouched` says. What operators reported about them before they came is theirs now; how many rows.
 
     Again is no change. Raises NotProved, Taken."""
-    if not references.is_ci(vouched.ci):
+    if not reports.is_ci(vouched.ci):
         raise NotProved(vouched.provider)
-    digest = references.person_digest(vouched.ci)
+    digest = reports.person_digest(vouched.ci)
     try:
         with transaction.atomic():
             known, _new = Identity.objects.get_or_create(

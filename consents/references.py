@@ -6,7 +6,6 @@ Some of these open doors (a token), some name a person (a CI): neither stands in
 import datetime
 import hashlib
 import hmac
-import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
@@ -81,20 +80,6 @@ def digest_of(kind: str, identifier: str) -> str:
     """The keyed digest a reference is found by: of no use without our key, whatever the identifier."""
     key = vault.derived_key("reference")
     return hmac.digest(key, f"{kind}|{identifier}".encode(), hashlib.sha256).hex()
-
-
-_CI = re.compile(r"[A-Za-z0-9+/]{86}==", re.ASCII)  # 64 bytes in base64 (연계정보)
-
-
-def is_ci(text: str) -> bool:
-    """Whether it has the form of a CI."""
-    return _CI.fullmatch(text) is not None
-
-
-def person_digest(ci: str) -> str:
-    """The keyed digest by which a person is found whom an organization knows by their CI. The CI itself is kept nowhere; the
-    key is another one than that of what organizations call things, so that the two cannot be compared."""
-    return hmac.digest(vault.derived_key("person by ci"), ci.encode(), hashlib.sha256).hex()
 
 
 def opened(reference: Reference) -> str:

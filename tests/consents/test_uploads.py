@@ -24,7 +24,6 @@ from consents import (
     jobs,
     lifecycle,
     reconciliation,
-    references,
     reports,
     uploads,
     waiting,
@@ -284,7 +283,7 @@ def test_what_waits_is_the_persons_once_they_prove_who_they_are(person, service,
     subscription = Subscription.objects.get(person=person)
     assert subscription.origin == "reported" and subscription.consents.get().source == source
     assert set(EntryIndex.objects.values_list("typ", flat=True)) == {"subscription.joined", "consent.granted"}
-    assert WaitingHolding.objects.get().digest == references.person_digest(ci_of("b"))
+    assert WaitingHolding.objects.get().digest == reports.person_digest(ci_of("b"))
     assert identities.verify(person, Vouched("pretend", ci_of("a")), by=BY, at=timezone.now()) == 0
     # From now on their CI is as good as our own id of them, and what has ended does not come back by it.
     assert counts(take(send(service.organization, data))) == {"unchanged": 2}

@@ -5,7 +5,7 @@ import json
 import pytest
 from django.utils import timezone, translation
 
-from consents import intake, references
+from consents import intake, reports
 from consents.models import Subscription, Upload, WaitingHolding
 from tests import factories
 from tests.consents.api.conftest import of
@@ -196,7 +196,7 @@ def test_no_ci_stands_anywhere_in_clear(operator, person, service, source, every
         ci = ci_of(n)
         for form in (ci, ci.encode().hex(), ci[:40]):
             assert form not in kept
-    assert references.person_digest(ci_of(1)) in kept and waiting_rows()
+    assert reports.person_digest(ci_of(1)) in kept and waiting_rows()
     assert WaitingHolding.objects.count() == 2 and Upload.objects.get().refused == 1
 
 
