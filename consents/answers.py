@@ -68,7 +68,7 @@ def _received(firsts: list[uuid.UUID], *, organization, by: Actor, at: datetime.
 _RECEIVED_SQL = """
 UPDATE consents_delivery d
 SET state = 'received', sent_at = COALESCE(d.sent_at, %(at)s), received_at = %(at)s, last_error = '', next_at = NULL,
-  lease_until = NULL, lease_token = NULL, check_at = t.check_at, due_at = t.due_at, closed_at = t.closed_at
+  check_at = t.check_at, due_at = t.due_at, closed_at = t.closed_at
 FROM unnest(%(ids)s::bigint[], %(check)s::timestamptz[], %(due)s::timestamptz[], %(closed)s::timestamptz[])
   AS t (id, check_at, due_at, closed_at)
 WHERE d.id = t.id
@@ -183,7 +183,7 @@ def _close_replays(deliveries: list[Delivery], *, at) -> None:
     """The answer to a message answers its replays."""
     Delivery.objects.filter(replay_of__in=deliveries, closed_at__isnull=True).update(
         state=Delivery.State.RECEIVED, sent_at=Coalesce("sent_at", Value(at)), received_at=at, closed_at=at,
-        next_at=None, lease_until=None, lease_token=None,
+        next_at=None,
     )  # fmt: skip
 
 

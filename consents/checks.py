@@ -5,7 +5,7 @@
 
 import datetime
 
-from consents.models import Delivery, Erasure
+from consents.models import Claimed, Delivery, Erasure
 from providers import policy
 
 ASKED = frozenset(
@@ -25,7 +25,7 @@ def schedule(delivery: Delivery, *, at: datetime.datetime) -> None:
         delivery.check_at = at + rungs(on=at.date())[0]
 
 
-def first(delivery: Delivery, *, at: datetime.datetime) -> datetime.datetime | None:
+def first(delivery: Delivery | Claimed, *, at: datetime.datetime) -> datetime.datetime | None:
     """The same for whoever writes columns: `check_at` of a delivery that moves at `at`, None where nothing is to be asked."""
     return at + rungs(on=at.date())[0] if delivery.goal != Delivery.Goal.RECEIVED else None
 

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from consents import messages, routes
-from consents.models import Breaker, Delivery
+from consents.models import Breaker, Delivery, Outgoing
 from providers import outbound, policy, wires
 from providers.models import Channel
 
@@ -91,13 +91,13 @@ def _open(breaker: Breaker, seconds: int, *, at: datetime.datetime) -> None:
 
 def _recovered(channel: uuid.UUID, *, at: datetime.datetime) -> int:
     """The endpoint is well again: what waits for it, given up or not, is tried now. Returns how many messages."""
-    waiting = Delivery.objects.filter(
-        Q(state="dead") | Q(state="retrying"),
+    waiting = Outgoing.objects.filter(
+        delivery__state__in=["dead", "retrying"],
         organization__channels=channel,
         next_at__gt=at,
-        lease_until__isnull=True,
+        delivery__lease__isnull=True,
     )
-    ids = list(waiting.order_by("id").values_list("pk", flat=True)[:10_000])
+    ids = list(waiting.order_by("pk").values_list("pk", flat=True)[:10_000])
     return Delivery.objects.filter(pk__in=ids, next_at__gt=at).update(next_at=at)
 
 

@@ -68,7 +68,7 @@ def reissue(*, by: Actor, at: datetime.datetime) -> int:
             stale = [row for row in rows if _kid((newest.get(row.pk) or row).set_compact) not in published]
             Reissue.objects.bulk_create(_again(row, newest.get(row.pk) or row, at=at) for row in stale)
             Delivery.objects.filter(
-                pk__in=[row.pk for row in stale], state__in=["retrying", "dead"], lease_until__isnull=True
+                pk__in=[row.pk for row in stale], state__in=["retrying", "dead"], lease__isnull=True
             ).update(next_at=at, attempts=0, offered_at=None)
             done += len(stale)
     log.info("messages signed anew", n=done, by=by.kind)

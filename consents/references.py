@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from django.db.models import Q
 
 from consents.actors import Actor
-from consents.models import Consent, Delivery, Person, Reference, Subscription
+from consents.models import Claimed, Consent, Delivery, Person, Reference, Subscription
 from providers import vault, wires
 from providers.models import Organization
 
@@ -56,7 +56,7 @@ def named(organization: Organization, kind: str, identifier: str) -> Reference |
     )
 
 
-def of_deliveries(deliveries: Iterable[Delivery]) -> dict[int, tuple[wires.Reference, ...]]:
+def of_deliveries(deliveries: Iterable[Delivery | Claimed]) -> dict[int, tuple[wires.Reference, ...]]:
     """What each delivery needs to be understood over there, opened: one query. Keys are those of the deliveries."""
     rows = list(deliveries)
     found = defaultdict(list)

@@ -7,14 +7,14 @@ import dataclasses
 import datetime
 import random
 
-from consents.models import Delivery
+from consents.models import Claimed, Delivery
 from providers import policy
 from providers.wires import Outcome
 
 # Seconds after each failed try: Standard Webhooks' table (75 h 35 min) with extra early tries, because a stop should not
 # wait five minutes after one reset. Each is spread by ±20 %.
 RETRY_AFTER = (5, 15, 60, 120, 300, 900, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-KEY_FAULT_RETRIES_FOR = datetime.timedelta(hours=1)
+KEY_FAULT_RETRIES_FOR = 3600.0  # seconds
 BLOCKED_WAIT = datetime.timedelta(minutes=10)
 A_DAY = datetime.timedelta(days=1)
 
@@ -29,7 +29,7 @@ class Change:
     closed_at: datetime.datetime | None = None
 
 
-def consequence(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) -> Change:
+def consequence(delivery: Claimed, outcome: Outcome, *, at: datetime.datetime) -> Change:
     """What follows from one try of a claimed delivery."""
     State = Delivery.State
     match outcome.verdict:
@@ -49,7 +49,7 @@ def consequence(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) 
             return Change(State.RETRYING, next_at=at + A_DAY)
         case "blocked":
             return Change(State.RETRYING, next_at=at + BLOCKED_WAIT)
-        case "key" if at - delivery.created_at > KEY_FAULT_RETRIES_FOR:
+        case "key" if at.timestamp() - delivery.owed_since > KEY_FAULT_RETRIES_FOR:
             return _given_up(delivery, at=at)
     if delivery.attempts > len(RETRY_AFTER):
         return _given_up(delivery, at=at)
@@ -58,12 +58,12 @@ def consequence(delivery: Delivery, outcome: Outcome, *, at: datetime.datetime) 
     return Change(State.RETRYING, next_at=at + datetime.timedelta(seconds=wait))
 
 
-def _given_up(delivery: Delivery, *, at: datetime.datetime) -> Change:
+def _given_up(delivery: Claimed, *, at: datetime.datetime) -> Change:
     """Needs a human. Still offered by poll, tried once a day, and when the endpoint is well again."""
     return Change(Delivery.State.DEAD, next_at=at + A_DAY, typ="delivery.dead")
 
 
-def _tomorrow(delivery: Delivery, *, at: datetime.datetime) -> datetime.datetime | None:
+def _tomorrow(delivery: Claimed, *, at: datetime.datetime) -> datetime.datetime | None:
     days = policy.number("DEAD_RETRY_DAYS", on=at.date())
     following = at + A_DAY
     since = delivery.dead_at or at

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from consents import references
-from consents.models import Delivery, Reissue
+from consents.models import Claimed, Delivery, Reissue
 from providers import registry, wires
 from providers.models import Channel, ChannelKey
 from providers.wires import cdr, grants, korea, native, push, revocation, uk
@@ -66,22 +66,26 @@ def public_keys(channel: Channel) -> dict[str, Any]:
     return {"keys": [{**(key.jwk or {}), "kid": key.kid} for key in keys]}
 
 
-def letters(deliveries: Iterable[Delivery]) -> dict[int, wires.Message]:
-    """Each delivery as the message its wire sends, by primary key: two queries. A replay goes out under the id of the first,
-    and what was signed anew under its newest id."""
+def letters(deliveries: Iterable[Delivery | Claimed]) -> dict[int, wires.Message]:
+    """Each delivery as the message its wire sends, by primary key: three queries at most. A replay goes out under the id of the
+    first, and what was signed anew under its newest id."""
     rows = list(deliveries)
     known = references.of_deliveries(rows)
     newest = reissued(rows)
+    firsts = {row.replay_of_id for row in rows if row.replay_of_id}
+    ids = dict(Delivery.objects.filter(pk__in=firsts).values_list("pk", "jti")) if firsts else {}
     found = {}
     for row in rows:
-        said = newest.get(row.replay_of_id or row.pk) or row.replay_of or row
+        anew = newest.get(row.replay_of_id or row.pk)
+        jti = anew.jti if anew else ids.get(row.replay_of_id, row.jti)
+        body = anew.body if anew else row.body
         found[row.pk] = wires.Message(
-            jti=str(said.jti), body=said.body.encode(), references=known[row.pk], handle=row.handle
+            jti=str(jti), body=body.encode(), references=known[row.pk], handle=row.handle
         )
     return found
 
 
-def reissued(deliveries: Iterable[Delivery]) -> dict[int, Reissue]:
+def reissued(deliveries: Iterable[Delivery | Claimed]) -> dict[int, Reissue]:
     """The newest signing of each message that was signed anew, by the delivery's primary key: one query."""
     firsts = {row.replay_of_id or row.pk for row in deliveries}
     return {one.delivery_id: one for one in Reissue.objects.filter(delivery__in=firsts).order_by("pk")}

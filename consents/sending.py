@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from consents.models import Delivery
+from consents.models import Claimed
 from consents.routes import Route
 from providers import outbound
 from providers.wires import Message, Outcome
@@ -30,7 +30,7 @@ NO_ROUTE = "by_hand"  # the organization has no channel that we carry
 class Attempt:
     """One delivery under one lease, and what came of it."""
 
-    delivery: Delivery
+    delivery: Claimed
     outcome: Outcome
     channel: uuid.UUID | None = None
 
@@ -72,7 +72,7 @@ class Sender:
         return bool(self._begun) and time.monotonic() - min(self._begun.values(), default=0) > SLOW
 
     def start(
-        self, deliveries: list[Delivery], routes: Mapping[uuid.UUID, Route], letters: Mapping[int, Message]
+        self, deliveries: list[Claimed], routes: Mapping[uuid.UUID, Route], letters: Mapping[int, Message]
     ) -> None:
         """Begin an attempt for each delivery."""
         self.under_way += len(deliveries)
@@ -86,7 +86,7 @@ class Sender:
         if reached:
             self._loop.call_soon_threadsafe(self._begin, reached)
 
-    def _begin(self, reached: list[tuple[Delivery, Route, Message]]) -> None:
+    def _begin(self, reached: list[tuple[Claimed, Route, Message]]) -> None:
         """In the loop's thread."""
         for one in reached:
             task = self._loop.create_task(self._attempt(*one))
@@ -127,7 +127,7 @@ class Sender:
             self._ready.set()
             await self._stop.wait()
 
-    async def _attempt(self, delivery: Delivery, route: Route, message: Message) -> None:
+    async def _attempt(self, delivery: Claimed, route: Route, message: Message) -> None:
         try:
             outcome = await route.wire.send(
                 self._session, message=message, endpoint=route.endpoint, now=int(self.now().timestamp())

@@ -89,11 +89,20 @@ def seal_all(values: Iterable[tuple[bytes, bytes]], *, key: bytes | None = None)
 
 def unseal(sealed: bytes, *, aad: bytes, key: bytes | None = None) -> bytes:
     """What `seal` was given; BadSeal when value, place or key is not the same."""
-    sealed = bytes(sealed)
+    return unseal_all([(sealed, aad)], key=key)[0]
+
+
+def unseal_all(values: Iterable[tuple[bytes, bytes]], *, key: bytes | None = None) -> list[bytes]:
+    """Several sealed values, each with its place, under one key. BadSeal for the first that is not what it should be."""
+    cipher = AESGCM(key or _vault_key())
+    return [_opened(cipher, bytes(sealed), aad) for sealed, aad in values]
+
+
+def _opened(cipher: AESGCM, sealed: bytes, aad: bytes) -> bytes:
     if sealed[:1] != _SEAL_VERSION or len(sealed) < 1 + 12 + 16:
         raise BadSeal("not a sealed value")
     try:
-        return AESGCM(key or _vault_key()).decrypt(sealed[1:13], sealed[13:], aad)
+        return cipher.decrypt(sealed[1:13], sealed[13:], aad)
     except InvalidTag as error:
         raise BadSeal("changed, moved, or sealed with another key") from error
 

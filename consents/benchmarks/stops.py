@@ -206,7 +206,9 @@ FROM unnest(%s::bigint[], %s::uuid[]) AS t (id, token) WHERE bare.id = t.id AND 
 def _claimed_bare(count: int) -> float:
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS bare")
-        cursor.execute("CREATE TABLE bare (LIKE consents_delivery INCLUDING DEFAULTS)")
+        cursor.execute(
+            "CREATE TABLE bare (LIKE consents_delivery INCLUDING DEFAULTS INCLUDING STORAGE, lease_token uuid, lease_until timestamptz)"
+        )
         cursor.execute("INSERT INTO bare SELECT * FROM consents_delivery WHERE state = 'retrying'")
         cursor.execute("UPDATE bare SET state = 'queued', next_at = now() - interval '1 minute'")
         cursor.execute("CREATE INDEX ON bare (next_at) WHERE state = 'queued'")

@@ -180,7 +180,11 @@ class Story:
                 self._answers(delivery, at)
 
     def _record(self, delivery: Delivery, outcome: Outcome):
-        return lambda at: propagation.record(delivery, outcome, at=at)
+        def tried(at: datetime.datetime) -> None:
+            for row in propagation.claim(at=at, limit=1, only=delivery.pk):
+                propagation.record(row, outcome, at=at)
+
+        return tried
 
     def _answers(self, delivery: Delivery, at: datetime.datetime) -> None:
         by_hand = delivery.state == Delivery.State.MANUAL

@@ -30,21 +30,22 @@ def decrypt(key: bytes, *, event_id: uuid.UUID, name: str, ciphertext: bytes) ->
 
 def person_keys(people: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[uuid.UUID, bytes]]:
     """Id and clear bytes of each person's data key, by person id; made at the first use. At most three queries."""
-    rows = {row.person_id: row for row in PersonKey.objects.filter(person__in=people)}
+    keys = _known_keys(people)
     fresh = []
-    for person in sorted(set(people) - rows.keys()):
+    for person in sorted(set(people) - keys.keys()):
         key = PersonKey(id=uuid7(), person_id=person)
         key.wrapped = vault.seal(secrets.token_bytes(32), aad=key.id.bytes)
         fresh.append(key)
     if fresh:
         PersonKey.objects.bulk_create(fresh, ignore_conflicts=True)
-        rows |= {
-            row.person_id: row
-            for row in PersonKey.objects.filter(person__in=[key.person_id for key in fresh])
-        }
-    return {
-        owner: (row.id, vault.unseal(bytes(row.wrapped), aad=row.id.bytes)) for owner, row in rows.items()
-    }
+        keys |= _known_keys([key.person_id for key in fresh])
+    return keys
+
+
+def _known_keys(people: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[uuid.UUID, bytes]]:
+    rows = list(PersonKey.objects.filter(person__in=people).values_list("person_id", "id", "wrapped"))
+    clear = vault.unseal_all((wrapped, key_id.bytes) for _, key_id, wrapped in rows)
+    return {person: (key_id, key) for (person, key_id, _), key in zip(rows, clear, strict=True)}
 
 
 def public_key_bytes() -> bytes:

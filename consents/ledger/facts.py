@@ -1,6 +1,7 @@
 """Which fields an entry about a subscription, a consent, an erasure or a delivery discloses: enough to rebuild the row.
 
-What changes with an act stands in every entry; what never changes after the beginning stands there only. `sbv` is the
+What changes with an act stands in every entry; what never changes after the beginning stands there only: what a message is
+about and what it is to reach stands in the entry of its act, by `jti`. `sbv` is the
 subscription's version and last day after the act, `ids` are the rows whose erasure the entry moves, `hnd` the
 organizations that confirm by hand, `ovt` the deliveries that an end made pointless, `bgn` when it really began.
 """
@@ -97,17 +98,28 @@ def of_erasure(
 
 
 def of_delivery(typ: str, delivery: Delivery, *, state: str, **fields) -> Fact:
+    return of_message(
+        typ,
+        delivery,
+        operator=delivery.subscription.operator_id,
+        code=delivery.organization.code,
+        state=state,
+        **fields,
+    )
+
+
+def of_message(typ: str, message: Any, *, operator: uuid.UUID, code: str, state: str, **fields) -> Fact:
+    """The same for whoever holds a delivery's columns and keys only; `code` is its organization's."""
     return Fact(
         typ,
-        person=delivery.person_id,
-        operator=delivery.subscription.operator_id,
-        party=delivery.organization_id,
-        subscription=delivery.subscription_id,
-        consent=delivery.consent_id,
-        jti=delivery.jti,
+        person=message.person_id,
+        operator=operator,
+        party=message.organization_id,
+        subscription=message.subscription_id,
+        consent=message.consent_id,
+        jti=message.jti,
         fields={
-            "jti": delivery.jti, "opr": delivery.organization.code, "sbs": delivery.subscription_id, "con": delivery.consent_id,
-            "sta": state, "evt": delivery.event, "rol": delivery.role, "gol": delivery.goal, **fields,
+            "jti": message.jti, "opr": code, "sta": state, **({"con": message.consent_id} if message.consent_id else {}), **fields,
         },
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from .ledger import (
 from .notices import Notice
 from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference, Reissue
 from .people import Member, Person
+from .queue import Claimed, Lease, Outgoing
 from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCount
 from .turns import SpentId, Turn
 from .uploads import CountingCode, Identity, Upload, UploadPart, UploadRefusal, WaitingHolding
@@ -26,6 +27,7 @@ __all__ = [
     "Case",
     "ChannelChange",
     "Check",
+    "Claimed",
     "Consent",
     "ConsentRequest",
     "Cosignature",
@@ -44,10 +46,12 @@ __all__ = [
     "InboundMessage",
     "Inquiry",
     "Leaf",
+    "Lease",
     "LedgerEntry",
     "Lookup",
     "Member",
     "Notice",
+    "Outgoing",
     "Person",
     "PersonKey",
     "Promise",

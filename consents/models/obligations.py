@@ -12,7 +12,9 @@ from .people import Person
 
 
 class Delivery(models.Model):
-    """One message owed to one organization until it is acknowledged and completed (전달). The row is the queue."""
+    """One message owed to one organization until it is acknowledged and completed (전달).
+
+    While it is to be tried, `next_at` says when, and the database keeps a slim row of it in the queue (`Outgoing`)."""
 
     class State(models.TextChoices):
         QUEUED = "queued", _("보낼 준비")
@@ -72,8 +74,6 @@ class Delivery(models.Model):
     dead_at = models.DateTimeField(null=True, blank=True, help_text="when trying by schedule ended")
     attempts = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField(null=True, blank=True)
-    lease_until = models.DateTimeField(null=True, blank=True)
-    lease_token = models.UUIDField(null=True, blank=True)
     http_status = models.PositiveSmallIntegerField(null=True, blank=True)
     last_error = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField()
@@ -120,23 +120,8 @@ class Delivery(models.Model):
                 name="waiting_delivery_knows_its_next_try",
                 condition=~Q(state__in=["queued", "retrying"]) | Q(next_at__isnull=False),
             ),
-            models.CheckConstraint(
-                name="lease_has_token_and_end",
-                condition=Q(lease_token__isnull=True, lease_until__isnull=True)
-                | Q(lease_token__isnull=False, lease_until__isnull=False),
-            ),
         ]
         indexes = [
-            # propagation.claim: the oldest due of each organization
-            models.Index(
-                name="waiting_by_organization",
-                fields=["organization", "next_at", "id"],
-                condition=Q(state__in=["queued", "retrying", "dead"], next_at__isnull=False),
-            ),
-            # propagation.claim: how many are under way at an organization
-            models.Index(
-                name="deliveries_under_way", fields=["organization"], condition=Q(lease_until__isnull=False)
-            ),
             # read-back
             models.Index(
                 name="deliveries_to_check",
@@ -151,15 +136,9 @@ class Delivery(models.Model):
                     checks=0,
                     overtaken=False,
                     replay_of__isnull=True,
-                    state__in=["sent", "received", "checking", "stopped", "erased"],
+                    sent_at__isnull=False,
                 )
                 & ~Q(goal="received"),
-            ),
-            # propagation.claim: order within one subscription and party
-            models.Index(
-                name="waiting_in_order",
-                fields=["subscription", "organization", "id"],
-                condition=Q(state__in=["queued", "retrying"]),
             ),
             # polling.offer: what one organization has not acknowledged, oldest first
             models.Index(

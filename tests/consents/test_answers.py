@@ -63,7 +63,7 @@ def test_several_are_acknowledged_at_once_each_with_its_entry_and_others_ids_are
     assert answers.acknowledge_all(asked, organization=own, by=by, at=now + 2 * HOUR) == strangers
     for row in mine:
         row.refresh_from_db()
-        assert row.received_at == now + HOUR and row.lease_token is None and row.next_at is None
+        assert row.received_at == now + HOUR and row.next_at is None
         assert entries(row).count("delivery.received") == 1
         assert row.closed_at == (now + HOUR if row.goal == "received" else None)
     acts = {row.txn for row in mine}
@@ -121,13 +121,12 @@ def test_an_acknowledgement_is_taken_in_every_state(left, now, state):
     Delivery.objects.filter(pk=delivery.pk).update(
         state=state, next_at=now if state in ("queued", "retrying") else None, sent_at=now if state == "sent" else None,
         dead_at=now if state == "dead" else None,
-        lease_token=uuid.uuid4(), lease_until=now, last_error="HTTP 500",
+        last_error="HTTP 500",
     )  # fmt: skip
     heard(delivery, at=now + HOUR)
     delivery.refresh_from_db()
-    assert (delivery.state, delivery.next_at, delivery.lease_token, delivery.last_error) == (
+    assert (delivery.state, delivery.next_at, delivery.last_error) == (
         "received",
-        None,
         None,
         "",
     )

@@ -319,10 +319,6 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE consents_delivery SET state = 'queued', next_at = NULL WHERE id = %(delivery)s",
         "UPDATE consents_delivery SET state = 'retrying', next_at = NULL WHERE id = %(delivery)s",
     ],
-    "lease_has_token_and_end": [
-        "UPDATE consents_delivery SET lease_token = gen_random_uuid() WHERE id = %(delivery)s",
-        "UPDATE consents_delivery SET lease_until = now() WHERE id = %(delivery)s",
-    ],
     "delivery_goes_forward": [
         f"UPDATE consents_delivery SET state = '{back}', next_at = now() WHERE id = %(stopped)s"
         for back in ("queued", "retrying", "dead", "manual", "checking", "sent", "received")
@@ -481,7 +477,10 @@ TRIGGERS: dict[tuple[str, str], set[str]] = {
         "consents_consent_ended_stays_ended", "consents_consent_erasure_goes_forward",
         "consents_consent_version_rises",
     },
-    ("consents_delivery", "a_goes_forward"): {"delivery_goes_forward", "delivery_message_is_fixed"},
+    ("consents_delivery", "a_goes_forward"): {"delivery_goes_forward"},
+    ("consents_delivery", "a_message_is_fixed"): {"delivery_message_is_fixed"},
+    # these refuse nothing, they keep the queue: test_queue.py
+    **{("consents_delivery", f"keep_outgoing_{when}"): set() for when in ("new", "moved", "gone")},
     ("consents_consentrequest", "a_decided_once"): {"consent_request_is_decided_once"},
     ("providers_terms", "a_never_change"): {"published_terms_never_change"},
     ("providers_termsitem", "a_never_change"): {"published_items_never_change"},

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from config import celery
 from consents import answers, health, jobs, ledger, lifecycle, messages, propagation, retries
 from consents.actors import Actor
-from consents.models import Breaker, Delivery, EntryIndex, LedgerEntry
+from consents.models import Breaker, Claimed, Delivery, EntryIndex, Lease, LedgerEntry, Outgoing
 from consents.sending import Attempt
 from providers import outbound, registry, signing
 from providers.models import Channel
@@ -78,9 +78,14 @@ def operators(subscription, **filters) -> Delivery:
     return subscription.deliveries.filter(role="operator", **filters).latest("pk")
 
 
-def claimed(delivery, *, at) -> Delivery:
+def claimed(delivery, *, at) -> Claimed:
     """The row as the worker that claimed it has it in its hands."""
     return next(row for row in propagation.claim(at=at, limit=50) if row.pk == delivery.pk)
+
+
+def as_written(row: Claimed) -> Delivery:
+    """The delivery itself, which is no longer what the worker has in its hands."""
+    return Delivery.objects.get(pk=row.pk)
 
 
 def sent(*deliveries, at):
@@ -181,7 +186,8 @@ def test_a_claim_leases_the_row_and_counts_the_try(subscription, now):
     rows = propagation.claim(at=now, limit=50)
     assert len(rows) == 3
     for row in rows:
-        assert row.attempts == 1 and row.lease_token and row.lease_until == now + 45 * SECOND
+        assert row.attempts == 1 and row.lease_token
+    assert set(Lease.objects.values_list("until", "tries")) == {(now + 45 * SECOND, 1)}
     assert propagation.claim(at=now, limit=50) == []
 
 
@@ -259,12 +265,8 @@ def test_an_end_overtakes_undelivered_grants(subscription, me, now):
     lifecycle.leave(subscription, erase=True, by=me, at=now + SECOND)
     for grant in grants:
         grant.refresh_from_db()
-        assert (grant.state, grant.overtaken, grant.lease_token, grant.due_at) == (
-            "checking",
-            True,
-            None,
-            None,
-        )
+        assert (grant.state, grant.overtaken, grant.due_at) == ("checking", True, None)
+    assert not Outgoing.objects.filter(delivery__in=grants).exists()
     assert not propagation.record(held, Outcome(verdict="sent", status=200), at=now + 2 * SECOND)
     assert {row.event for row in propagation.claim(at=now + SECOND, limit=50)} == {"subscription-ended"}
 
@@ -283,7 +285,7 @@ def test_a_row_in_another_workers_hands_is_skipped_not_waited_for(person, servic
     subscription = factories.joined(person, service, now)
     held = operators(subscription)
     with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
-        other.execute("SELECT 1 FROM consents_delivery WHERE id = %s FOR UPDATE", [held.pk])
+        other.execute("SELECT 1 FROM consents_outgoing WHERE delivery_id = %s FOR UPDATE", [held.pk])
         with connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = '2s'")
         before = time.monotonic()
@@ -321,8 +323,9 @@ def test_workers_at_once_never_claim_the_same_row(service, channels, now):
 def test_a_taken_message_is_sent_and_logged(subscription, now):
     row = claimed(operators(subscription), at=now)
     assert propagation.record(row, Outcome(verdict="sent", status=202), at=now + SECOND)
-    row.refresh_from_db()
-    assert (row.state, row.sent_at, row.http_status, row.lease_token) == ("sent", now + SECOND, 202, None)
+    row = as_written(row)
+    assert (row.state, row.sent_at, row.http_status, row.attempts) == ("sent", now + SECOND, 202, 1)
+    assert not Lease.objects.filter(pk=row.pk).exists() and not Outgoing.objects.filter(pk=row.pk).exists()
     entry = EntryIndex.objects.get(jti=row.jti, typ="delivery.sent")
     assert ledger.disclosed([entry.event_id])[entry.event_id]["sta"] == "sent"
 
@@ -334,7 +337,8 @@ def test_a_stale_lease_writes_nothing(subscription, now):
     before = LedgerEntry.objects.count()
     assert not propagation.record(stale, Outcome(verdict="refused", status=400), at=now + 47 * SECOND)
     delivery.refresh_from_db()
-    assert (delivery.state, delivery.lease_token, delivery.http_status) == ("queued", fresh.lease_token, None)
+    assert (delivery.state, delivery.http_status) == ("queued", None)
+    assert str(Lease.objects.get(pk=delivery.pk).token) == fresh.lease_token
     assert LedgerEntry.objects.count() == before
     assert propagation.record(fresh, Outcome(verdict="sent", status=200), at=now + 48 * SECOND)
 
@@ -348,12 +352,11 @@ def test_the_same_outcome_twice_is_written_once(subscription, now):
 
 @pytest.mark.parametrize("outcome", ["sent", "retry", "refused", "gone", "check", "blocked", "key"])
 def test_an_acknowledgement_before_our_own_call_returns_stands(subscription, now, outcome):
-    row = claimed(operators(subscription), at=now)
-    answers.acknowledge(
-        row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now
-    )
+    delivery = operators(subscription)
+    row, own = claimed(delivery, at=now), delivery.organization
+    answers.acknowledge(row.jti, organization=own, by=Actor.organization(own), at=now)
     assert not propagation.record(row, Outcome(verdict=outcome), at=now + SECOND)
-    row.refresh_from_db()
+    row = as_written(row)
     assert (row.state, row.received_at, row.sent_at) == ("received", now, now)
 
 
@@ -368,8 +371,9 @@ def test_an_acknowledgement_before_our_own_call_returns_stands(subscription, now
 def test_what_each_verdict_does(subscription, now, verdict, state, typ):
     row = claimed(operators(subscription), at=now)
     propagation.record(row, Outcome(verdict=verdict, detail="why"), at=now)
-    row.refresh_from_db()
-    assert (row.state, row.last_error, row.lease_token) == (state, "why", None)
+    row = as_written(row)
+    assert (row.state, row.last_error) == (state, "why")
+    assert not Lease.objects.filter(pk=row.pk).exists()
     logged = EntryIndex.objects.filter(jti=row.jti).values_list("typ", flat=True)
     assert list(logged) == ([typ] if typ else [])
 
@@ -378,8 +382,7 @@ def test_the_tries_follow_the_schedule_and_end(subscription, now):
     """Fourteen tries, each wait within ±20 % of the schedule; then a human."""
     row, at, waits = operators(subscription), now, []
     while row.state in ("queued", "retrying"):
-        row = claimed(row, at=at)
-        propagation.record(row, Outcome(verdict="retry", status=503), at=at)
+        propagation.record(claimed(row, at=at), Outcome(verdict="retry", status=503), at=at)
         row.refresh_from_db()
         if row.state != "dead":
             waits.append((row.next_at - at).total_seconds())
@@ -405,14 +408,14 @@ def test_retries_are_spread(service, channels, now):
 def test_retry_after_is_honoured_when_it_is_longer(subscription, now):
     row = claimed(operators(subscription), at=now)
     propagation.record(row, Outcome(verdict="retry", status=429, retry_after=900), at=now)
-    row.refresh_from_db()
+    row = as_written(row)
     assert row.next_at == now + 900 * SECOND
 
 
 def test_retry_after_does_not_shorten_the_wait(subscription, now):
     row = claimed(operators(subscription), at=now)
     propagation.record(row, Outcome(verdict="retry", status=429, retry_after=0), at=now)
-    row.refresh_from_db()
+    row = as_written(row)
     assert row.next_at >= now + 4 * SECOND
 
 
@@ -421,24 +424,28 @@ def test_a_forbidden_address_is_tried_again_in_ten_minutes(subscription, now):
     propagation.record(
         row, Outcome(verdict="blocked", detail="10.0.0.1 is not an address of the public internet"), at=now
     )
-    row.refresh_from_db()
+    row = as_written(row)
     assert row.next_at == now + datetime.timedelta(minutes=10) and "10.0.0.1" in row.last_error
 
 
 def test_an_unknown_key_is_waited_for_an_hour_at_most(subscription, now):
-    row = claimed(operators(subscription), at=now)
-    propagation.record(row, Outcome(verdict="key", status=400), at=now + datetime.timedelta(minutes=59))
+    row = operators(subscription)
+    faulty = Outcome(verdict="key", status=400)
+    propagation.record(claimed(row, at=now), faulty, at=now + datetime.timedelta(minutes=59))
     row.refresh_from_db()
     assert row.state == "retrying"
-    row = claimed(row, at=row.next_at)
-    propagation.record(row, Outcome(verdict="key", status=400), at=now + datetime.timedelta(minutes=61))
+    propagation.record(
+        claimed(row, at=row.next_at),
+        Outcome(verdict="key", status=400),
+        at=now + datetime.timedelta(minutes=61),
+    )
     row.refresh_from_db()
     assert row.state == "dead"
 
 
 def test_a_dead_delivery_comes_alive_when_it_is_acknowledged(subscription, now):
-    row = claimed(operators(subscription), at=now)
-    propagation.record(row, Outcome(verdict="refused", status=403), at=now)
+    row = operators(subscription)
+    propagation.record(claimed(row, at=now), Outcome(verdict="refused", status=403), at=now)
     answers.acknowledge(
         row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now
     )
@@ -504,7 +511,8 @@ def test_what_has_no_channel_any_more_waits_for_a_human_until_there_is_one(wired
     Channel.objects.filter(organization=service.organization).update(state="retired")
     propagation.deliver_due(now=clock(now))
     row = operators(subscription)
-    assert (row.state, row.last_error, row.lease_token) == ("manual", "no channel that we carry", None)
+    assert (row.state, row.last_error) == ("manual", "no channel that we carry")
+    assert not Lease.objects.filter(pk=row.pk).exists()
     Channel.objects.filter(organization=service.organization).update(state="open")
     assert propagation.reroute(service.organization, by=Actor.system("channels"), at=now + SECOND) == 1
     propagation.deliver_due(now=clock(now + SECOND))
@@ -537,7 +545,7 @@ def test_a_session_that_cannot_be_opened_loses_nothing(wired, service, person, n
         with pytest.raises(OSError, match="no more files"):
             propagation.deliver_due(now=clock(now))
     row = operators(subscription)
-    assert row.state == "queued" and row.lease_until
+    assert row.state == "queued" and row.lease
     propagation.deliver_due(now=clock(now + 46 * SECOND))
     row.refresh_from_db()
     assert row.state == "sent"
@@ -868,8 +876,8 @@ def test_the_dead_are_tried_once_a_day_for_thirty_days(subscription, now):
 
 
 def test_a_dead_message_arrives_when_its_channel_is_well_again(wired, service, person, now):
-    row = claimed(operators(factories.joined(person, service, now)), at=now)
-    propagation.record(row, Outcome(verdict="refused", status=403), at=now)
+    row = operators(factories.joined(person, service, now))
+    propagation.record(claimed(row, at=now), Outcome(verdict="refused", status=403), at=now)
     channel = Channel.objects.get(organization=service.organization)
     health.note({channel.pk: ["retry"] * 5}, at=now)
     health.note({channel.pk: ["sent"]}, at=now + 61 * SECOND)
@@ -926,6 +934,6 @@ def test_two_tries_of_one_row_that_come_in_together_are_one_step(subscription, n
     second = claimed(first, at=now + 46 * SECOND)
     both = [Attempt(second, Outcome("sent", status=200)), Attempt(first, Outcome("retry", status=500))]
     assert propagation.record_all(both, at=now + 47 * SECOND) == {first.pk}
-    first.refresh_from_db()
-    assert (first.state, first.http_status) == ("sent", 200)
+    row = as_written(first)
+    assert (row.state, row.http_status) == ("sent", 200)
     assert EntryIndex.objects.filter(jti=first.jti, typ="delivery.sent").count() == 1

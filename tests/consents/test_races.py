@@ -11,7 +11,17 @@ from django.db import connection
 
 from consents import answers, lifecycle, propagation, reconciliation, requests, speedbump
 from consents.actors import Actor
-from consents.models import Consent, Delivery, EndReason, EntryIndex, LedgerEntry, Notice, Subscription
+from consents.models import (
+    Consent,
+    Delivery,
+    EndReason,
+    EntryIndex,
+    Lease,
+    LedgerEntry,
+    Notice,
+    Outgoing,
+    Subscription,
+)
 from providers.wires import Outcome
 from tests import factories
 
@@ -203,12 +213,18 @@ def test_an_acknowledgement_and_the_record_of_the_call_at_once():
         results = at_once(
             lambda: propagation.record(row, Outcome(verdict=verdict), at=now),
             lambda: answers.acknowledge(
-                row.jti, organization=row.organization, by=Actor.organization(row.organization), at=now
+                row.jti,
+                organization=service.organization,
+                by=Actor.organization(service.organization),
+                at=now,
             ),
         )
         assert refusals(results) == 0
-        row.refresh_from_db()
-        assert (row.state, row.next_at, row.lease_token) == ("received", None, None)
+        written = Delivery.objects.get(pk=row.pk)
+        assert (written.state, written.next_at) == ("received", None)
+        assert (
+            not Lease.objects.filter(pk=row.pk).exists() and not Outgoing.objects.filter(pk=row.pk).exists()
+        )
         assert entries("delivery.received", jti=row.jti) == 1
         assert EntryIndex.objects.filter(jti=row.jti).latest("seq").typ == "delivery.received"
 

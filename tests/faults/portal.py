@@ -214,8 +214,8 @@ class Portal:
     def deliveries(self, subscription: str, event: str = "subscription-ended") -> list[dict]:
         """What is owed over the wire because of one end."""
         rows = self.sql(
-            "SELECT jti, state, goal, role, attempts, lease_token IS NOT NULL FROM consents_delivery "
-            "WHERE subscription_id = %s AND event = %s AND state <> 'manual' ORDER BY id",
+            "SELECT jti, state, goal, role, attempts + coalesce(tries, 0), token IS NOT NULL FROM consents_delivery "
+            "LEFT JOIN consents_lease ON delivery_id = id WHERE subscription_id = %s AND event = %s AND state <> 'manual' ORDER BY id",
             [subscription, event],
         )
         return [

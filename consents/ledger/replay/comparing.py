@@ -21,8 +21,6 @@ NOT_IN_THE_LOG = {
         "set_compact": "as body",
         "attempts": "the queue's own bookkeeping: tries that changed nothing are not told",
         "next_at": "as attempts",
-        "lease_until": "as attempts",
-        "lease_token": "as attempts",
         "http_status": "as attempts",
         "last_error": "as attempts",
         "handle": "what the other side calls the stop; needed to ask again, and no fact about the person",

@@ -121,14 +121,14 @@ def ending(sign: Callable[[dict], str] | None = None) -> tuple[Log, dict[str, An
     """A log in which somebody left, and the certificate of it, as `sign` signs it (else a portal of this module)."""
     log = Log()
     act = {"sbs": SBS, "opr": "FTDURU9001"}
-    told = {**act, "jti": JTI}
+    told = {"opr": "FTDURU9001", "jti": JTI}
     sealed = [
         log.add("subscription.ended", rsn="person_left", **act),
         log.add("delivery.sent", sta="sent", **told),
         log.add("delivery.received", sta="received", **told),
         log.add("delivery.erased", sta="erased", evd=EVIDENCE, **told),
         log.add("erasure.requested", ids=[SBS], sbs=SBS),
-        log.add("erasure.confirmed", evd=EVIDENCE, ids=[SBS], **told),
+        log.add("erasure.confirmed", evd=EVIDENCE, ids=[SBS], sbs=SBS, **told),
     ]
     moment = "2026-11-22T03:10:00Z"
     stated = {

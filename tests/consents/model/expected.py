@@ -102,6 +102,8 @@ class Model:
             too_soon = until > c.until and self.today < c.until - relativedelta(months=1)
             if not self.today < until <= latest or too_soon:
                 raise No("NotOffered")
+            if until > c.until:
+                self._must_be_licensed(s)
         c.scopes = c.scopes if scopes is None else tuple(scopes)
         c.cycle = c.cycle if cycle is None else cycle
         c.until = until or c.until
@@ -121,8 +123,16 @@ class Model:
         self._must_live(c)
         if c.state != "paused":
             raise No("NotActive")
+        self._must_be_licensed(s)
         c.state, c.paused_until = "active", None
         self._change(s, c, "consent-resumed")
+
+    def _must_be_licensed(self, s: Subscription) -> None:
+        if self._licence(s) not in OPEN:
+            raise No("NotOpen")
+
+    def _licence(self, s: Subscription) -> str:
+        return self.services[s.key[1]].licence
 
     def _must_live(self, row: Subscription | Consent) -> None:
         if row.state == "ended":
@@ -222,7 +232,8 @@ class Model:
                         self.pause(s, c)
         for s in everything:
             for c in s.live:
-                if c.state == "paused" and c.paused_until and c.paused_until <= today:
+                over = c.state == "paused" and c.paused_until and c.paused_until <= today
+                if over and self._licence(s) in OPEN:
                     self.resume(s, c)
 
     # --- what operators report -----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis.stateful import precondition, rule
 
 from consents import propagation, routes
 from consents.ledger.sequencer import Sequencer
-from consents.models import Delivery, LedgerEntry
+from consents.models import Claimed, Delivery, LedgerEntry
 from consents.sending import Attempt
 from providers import policy
 from providers.models import Channel
@@ -34,7 +34,7 @@ outcomes = st.sampled_from(["ok", "ok", "ok", *WIRE])
 class Hand:
     """One delivery in a worker's hands: the row as it was claimed, its letter, and what the worker heard."""
 
-    row: Delivery
+    row: Claimed
     delivery: shapes.Delivery | None  # None for a replay
     letter: Message
     was: str
@@ -48,7 +48,7 @@ class Workers(BothSides):
         letters = routes.letters(rows)
         hands = []
         for row in rows:
-            key = self.seen.names[row.subscription_id], row.version, row.organization.code
+            key = self.seen.names[row.subscription_id], row.version, row.organization_code
             delivery = None if row.replay_of_id else self.model.deliveries[key]
             if delivery and not self.model.may_be_claimed(delivery):
                 self.fail("claims_in_order", delivery)
@@ -61,13 +61,13 @@ class Workers(BothSides):
     def send(self, hand: Hand, outcome: str) -> None:
         arrives, heard = WIRE[outcome]
         if arrives:
-            self.receivers.take(hand.row.organization.code, hand.letter.jti, hand.letter.body.decode())
+            self.receivers.take(hand.row.organization_code, hand.letter.jti, hand.letter.body.decode())
         hand.heard = heard()
 
     def record(self, hand: Hand) -> None:
         row, verdict = hand.row, hand.heard.verdict
         counts = bool(propagation.record_all([Attempt(row, hand.heard, self.channel(row))], at=self.now))
-        code = row.organization.code
+        code = row.organization_code
         (self.gone.add if verdict == "gone" else self.gone.discard if verdict != RETRY else len)(code)
         if hand.delivery is None:
             return
@@ -77,7 +77,7 @@ class Workers(BothSides):
         if counts != expected:
             self.fail("lease_decides", f"{hand.delivery.key}: the model says {expected}")
 
-    def channel(self, row: Delivery) -> object:
+    def channel(self, row: Claimed) -> object:
         return Channel.objects.get(organization=row.organization_id, state="open").pk
 
     @precondition(lambda self: self.waiting())

@@ -71,7 +71,7 @@ def patch() -> None:
 
     def frozen_in_the_middle(execute: Any, sql: Any, *more: Any) -> Any:
         answer = execute(sql, *more)
-        if "UPDATE consents_delivery" in str(sql):
+        if "INSERT INTO consents_lease" in str(sql):
             strike("frozen_claiming")
         return answer
 

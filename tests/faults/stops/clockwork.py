@@ -27,7 +27,7 @@ def three_days(limit: int) -> dict:
     def claims(**options):
         rows = claim(**options)
         for row in rows:
-            tries.setdefault(str(row.jti), []).append((options["at"] - row.created_at).total_seconds())
+            tries.setdefault(str(row.jti), []).append(options["at"].timestamp() - row.owed_since)
         return rows
 
     propagation.claim = claims

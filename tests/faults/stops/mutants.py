@@ -13,7 +13,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from consents import parties, propagation, routes
-from consents.models import Delivery
+from consents.models import Delivery, Lease
 from providers import outbound
 
 
@@ -66,10 +66,13 @@ def watermark() -> None:
     right = propagation.claim
 
     def claim(**options):
-        seen = Delivery.objects.filter(attempts__gt=0).aggregate(last=Max("pk"))["last"] or 0
+        seen = max(
+            Delivery.objects.filter(attempts__gt=0).aggregate(last=Max("pk"))["last"] or 0,
+            Lease.objects.aggregate(last=Max("pk"))["last"] or 0,
+        )
         rows = right(**options)
         passed = [row.pk for row in rows if row.pk < seen and row.attempts == 1]
-        Delivery.objects.filter(pk__in=passed).update(attempts=0, lease_until=None, lease_token=None)
+        Lease.objects.filter(pk__in=passed).delete()
         return [row for row in rows if row.pk not in passed]
 
     propagation.claim = claim
@@ -82,8 +85,17 @@ def no_lease_token() -> None:
     def record_all(attempts, *, at):
         with transaction.atomic():
             for attempt in attempts:
-                mine = {"lease_token": attempt.delivery.lease_token, "lease_until": at, "next_at": at}
-                Delivery.objects.filter(pk=attempt.delivery.pk).update(state="queued", **mine)
+                row = attempt.delivery
+                Delivery.objects.filter(pk=row.pk).update(state="queued", next_at=at)
+                Lease.objects.update_or_create(
+                    pk=row.pk,
+                    defaults={
+                        "token": row.lease_token,
+                        "until": at,
+                        "tries": 1,
+                        "organization_id": row.organization_id,
+                    },
+                )
             return right(attempts, at=at)
 
     propagation.record_all = record_all

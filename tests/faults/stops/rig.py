@@ -312,7 +312,8 @@ class World:
     def waiting(self) -> list[tuple[int, int]]:
         """Attempts made, and how many messages still have to be sent after so many."""
         return self.sql(
-            "SELECT attempts, count(*) FROM consents_delivery WHERE state IN ('queued', 'retrying') GROUP BY 1 ORDER BY 1"
+            "SELECT attempts + coalesce(tries, 0), count(*) FROM consents_delivery LEFT JOIN consents_lease ON delivery_id = id "
+            "WHERE state IN ('queued', 'retrying') GROUP BY 1 ORDER BY 1"
         )
 
     def at_rest(self) -> bool:
@@ -326,7 +327,8 @@ class World:
             if not patient:
                 self.sql(
                     "UPDATE consents_delivery SET next_at = now() + interval '2 s' "
-                    "WHERE state = 'retrying' AND next_at > now() + interval '4 s' AND lease_token IS NULL"
+                    "WHERE state = 'retrying' AND next_at > now() + interval '4 s' "
+                    "AND id NOT IN (SELECT delivery_id FROM consents_lease)"
                 )
                 self.sql(
                     "UPDATE consents_breaker SET open_until = now() WHERE open_until > now() + interval '4 s'"
