@@ -4,6 +4,7 @@ Every view says who it is for with one of the marks below; the guard lets nobody
 the mark is missing. What belongs to somebody else does not exist (404), so that nothing can be found out by asking.
 """
 
+from allauth.idp.oidc.models import Client
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -26,7 +27,7 @@ from consents.models import (
     Notice,
     Subscription,
 )
-from providers.models import Channel
+from providers.models import ApiClient, Channel, ClientSecret
 
 PUBLIC, PERSON, REGULATOR, OPERATOR_ADMIN, SIGNED_IN, API = (
     "public", "person", "regulator", "operator_admin", "signed_in", "api",
@@ -201,6 +202,24 @@ def own_change(organization, pk) -> ChannelChange:
     )
 
 
+def own_app(request, client_id) -> Client:
+    """An application that holds tokens of the visitor."""
+    rows = Client.objects.filter(token__user=request.user).distinct()
+    return get_object_or_404(rows, pk=client_id)
+
+
+def own_client(organization, client_id) -> ApiClient:
+    """A live OAuth2 client of this organization."""
+    rows = ApiClient.objects.filter(retired_at__isnull=True).select_related("client", "organization")
+    return get_object_or_404(rows, client=client_id, organization=organization)
+
+
+def own_secret(organization, name) -> ClientSecret:
+    """A secret of a live client of this organization, retired or not."""
+    rows = ClientSecret.objects.filter(link__retired_at__isnull=True).select_related("link")
+    return get_object_or_404(rows, name=name, link__organization=organization)
+
+
 def own_run(organization, pk) -> GymRun:
     """A trial run of this organization."""
     return get_object_or_404(GymRun.objects.select_related("channel"), pk=pk, organization=organization)
@@ -213,7 +232,7 @@ def navigation(request) -> dict:
     links = {
         PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
         REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue"), (_("맞춰 보기"), "reconciliation"), (_("기록 검증"), "integrity")],
-        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("기록과 다른 일"), "desk_cases"), (_("전달 기록"), "desk_deliveries"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym")],
+        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("기록과 다른 일"), "desk_cases"), (_("전달 기록"), "desk_deliveries"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym"), (_("API와 열쇠"), "desk_api")],
         None: [(pgettext("여럿", "마이데이터 회사"), "operators"), (pgettext("여럿", "서비스"), "services")],
     }[who]  # fmt: skip
     try:

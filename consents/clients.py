@@ -31,6 +31,10 @@ class AlreadyThere(ValueError):
     """The organization has a client for its server, or as many applications as it may have."""
 
 
+class SameName(ValueError):
+    """The organization has an application of this name."""
+
+
 class TwoAlready(ValueError):
     """Two secrets are live: one must be retired before there can be another."""
 
@@ -88,7 +92,7 @@ def note_use(link: ApiClient, secret: ClientSecret | None, *, at: datetime.datet
 # --- made, changed, retired ----------------------------------------------------------------------------------------------
 
 
-def create(
+def make(
     organization: Organization, *, scopes: Collection[str], redirect_uris: Collection[str] = (), days: int = LIVES[-1],
     by: Actor, at: datetime.datetime,
 ) -> tuple[ApiClient, str]:  # fmt: skip
@@ -101,24 +105,25 @@ def create(
             raise AlreadyThere(organization.code)
         link = oauth.create_client(
             organization=organization, name=organization.name_ko, secret=secret, scopes=scopes,
-            redirect_uris=redirect_uris, by=by, at=at,
+            redirect_uris=redirect_uris, lasts=datetime.timedelta(days=days), by=by, at=at,
         )  # fmt: skip
-        link.secrets.update(expires_at=at + datetime.timedelta(days=days))
         _log("key.added", [link.secrets.get().name], organization, by=by, at=at)
     return link, secret
 
 
-def create_app(
+def make_app(
     organization: Organization, *, name: str, scopes: Collection[str], redirect_uris: Collection[str], by: Actor,
     at: datetime.datetime,
 ) -> ApiClient:  # fmt: skip
     """An application of an organization's that people let in (authorization code + PKCE). Raises AlreadyThere where it has
-    MOST_APPS, ValidationError for an unknown scope."""
+    MOST_APPS, SameName, ValidationError for an unknown scope."""
     with transaction.atomic():
         _locked(organization)
         apps = organization.api_clients.filter(kind=ApiClient.Kind.APP, retired_at__isnull=True)
         if apps.count() >= MOST_APPS:
             raise AlreadyThere(organization.code)
+        if apps.filter(client__name=name).exists():
+            raise SameName(name)
         client = oauth.create_app_client(
             name=name, redirect_uris=redirect_uris, scopes=scopes, organization=organization, by=by, at=at
         )
@@ -210,6 +215,8 @@ def register_keys(
     with transaction.atomic():
         _locked(organization)
         known = KeySet.objects.filter(organization=organization).first()
+        if known and not address and (known.address, known.keys) == ("", keys):
+            return known  # the same again is no change
         before, after = {key["kid"] for key in known.keys} if known else set(), {key["kid"] for key in keys}
         made = keysets.register(organization, keys=keys, address=address, by=by, at=at)
         _log("key.retired", sorted(before - after), organization, by=by, at=at)

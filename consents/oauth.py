@@ -127,6 +127,7 @@ def create_client(
     scopes,
     redirect_uris=(),
     client_id: str | None = None,
+    lasts: datetime.timedelta = SECRET_LASTS,
     by=None,
     at: datetime.datetime | None = None,
 ) -> ApiClient:
@@ -146,7 +147,7 @@ def create_client(
     with transaction.atomic():
         client.save(force_insert=True)
         link = ApiClient.objects.create(organization=organization, client=client, created_at=at)
-        add_secret(link, secret=secret, place=1, expires_at=at + SECRET_LASTS, by=by, at=at)
+        add_secret(link, secret=secret, place=1, expires_at=at + lasts, by=by, at=at)
     return link
 
 

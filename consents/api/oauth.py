@@ -134,8 +134,11 @@ def authorization(request):
     if location and not location.startswith("/"):  # back to the client: from whom it comes (RFC 9207)
         response["Location"] = add_query_params(location, {"iss": settings.PORTAL_URL})
     if isinstance(response, TemplateResponse):
+        context = response.context_data or {}
+        link = clients.link_of(clients.find(context["client"].pk))
+        context["owner"] = link.organization if link else None
         # Browsers hold the redirect after the form to the page's own policy, so the client's addresses belong in it.
-        origins = {_origin(uri) for uri in (response.context_data or {})["client"].get_redirect_uris()}
+        origins = {_origin(uri) for uri in context["client"].get_redirect_uris()}
         response._csp_update = {"form-action": [SELF, *sorted(origins)]}  # type: ignore[attr-defined]
     elif response.status_code == 200:
         response.status_code = 400  # allauth shows its error page as a success

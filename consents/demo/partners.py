@@ -20,6 +20,7 @@ from providers.sandbox import database, holdings
 
 SCOPES = ("requests:write", "consents:read", "holdings:write", "transfers:write", "deliveries:ack", "manage")
 SOURCE_SCOPES = ("transfers:write", "deliveries:ack", "manage")
+SECRETS_LAST = datetime.timedelta(days=2 * 365)  # from a year ago
 
 
 def folder() -> Path:
@@ -49,7 +50,8 @@ def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
         client_id = f"{organization.code.lower()}-server"
         oauth.create_client(
             organization=organization, name=organization.name_en, secret=client_secret, scopes=SCOPES if organization.is_operator else SOURCE_SCOPES,
-            redirect_uris=[f"https://{organization.code.lower()}.example/back"], client_id=client_id, by=by, at=at,
+            redirect_uris=[f"https://{organization.code.lower()}.example/back"], client_id=client_id,
+            lasts=SECRETS_LAST, by=by, at=at,
         )  # fmt: skip
         keys[organization.code] = key
         opened.append(channel)

@@ -2,14 +2,17 @@
 
 from django.contrib import messages
 from django.contrib.auth import logout
+from django.core.exceptions import BadRequest
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
-from consents import access, accounts
+from consents import access, accounts, oauth
 from consents.actors import Actor
 from consents.forms import person as forms
+from consents.forms.channels import Button
+from consents.queries import apps
 from consents.queries import person as numbers
 from consents.templatetags.portal import day
 
@@ -31,8 +34,28 @@ def account(request):
         return redirect("account")
     if closing and ending.is_valid():
         return _closed(request)
-    context = {"form": form, "closing": ending, "leaving": numbers.leaving(own, at=timezone.now())}
+    at = timezone.now()
+    context = {
+        "form": form,
+        "closing": ending,
+        "leaving": numbers.leaving(own, at=at),
+        "apps": apps.of(own, at=at),
+    }
     return render(request, "person/account.html", context, status=400 if saving or closing else 200)
+
+
+@access.person
+@require_POST
+def disconnect_app(request, client_id):
+    """Take away what an application was given; it can ask again."""
+    if not Button(request.POST).is_valid():
+        raise BadRequest
+    client = access.own_app(request, client_id)
+    oauth.disconnect(client, person=request.user, by=Actor.person(request.user), at=timezone.now())
+    messages.success(
+        request, _("‘%(name)s’ 앱의 연결을 끊었어요. 이제 내 정보를 볼 수 없어요.") % {"name": client.name}
+    )
+    return redirect("account")
 
 
 def _closed(request):

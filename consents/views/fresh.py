@@ -18,13 +18,14 @@ from django.utils.translation import gettext as _
 def fresh_sign_in(view):
     """Let through who signed in, or proved again who they are, in the last five minutes (ACCOUNT_REAUTHENTICATION_TIMEOUT).
 
-    Anybody else is asked, and comes back to the channel's page: what they had posted, secrets maybe, is not kept."""
+    Anybody else is asked, and comes back to the page that the form stood on: what they had posted, secrets maybe, is not
+    kept."""
 
     @functools.wraps(view)
     def guarded(request, *args, **kwargs):
         if is_fresh(request):
             return view(request, *args, **kwargs)
-        back = request.get_full_path() if request.method in ("GET", "HEAD") else reverse("desk_channel")
+        back = request.get_full_path() if request.method in ("GET", "HEAD") else _page_of(request.path)
         if get_reauthentication_flows(request.user):
             if request.method == "POST":
                 messages.info(request, _("5분 안에 로그인한 사람만 할 수 있어요. 확인한 뒤 다시 해 주세요."))
@@ -33,6 +34,11 @@ def fresh_sign_in(view):
         return redirect_to_login(back)
 
     return guarded
+
+
+def _page_of(path: str) -> str:
+    """The page that a button under this address stands on."""
+    return reverse("desk_api") if path.startswith(reverse("desk_api")) else reverse("desk_channel")
 
 
 def is_fresh(request) -> bool:

@@ -108,6 +108,12 @@ def lodged(city) -> str:
     return reverse("consent_request", args=[made.pk])
 
 
+@of_view("change_api_client")
+def own_client(city) -> str:
+    organization = city.person(DESK).member.organization
+    return reverse("change_api_client", args=[organization.api_client.client_id])
+
+
 # Name → whose page, its address, the status it answers.
 PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "home": (None, "/", 200),
@@ -173,12 +179,18 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "channel, another": (DESK, "/desk/channel/ask/", 200),
     "gym": (DESK, "/desk/gym/", 200),
     "gym, by hand": (DESK2, "/desk/gym/", 200),
+    "clients": (DESK, "/desk/api/", 200),
+    "clients, by hand": (DESK2, "/desk/api/", 200),
+    "client, new": (DESK, "/desk/api/new/", 200),
+    "client, changed": (DESK, own_client, 200),
+    "application, new": (DESK, "/desk/api/apps/new/", 200),
+    "public keys": (DESK, "/desk/api/keys/", 200),
     "gym run": (DESK, run_that_failed, 200),
 }
 IN_ENGLISH_TOO = [
     "home", "service", "sign in", "sign up", "me", "subscription, still held", "end", "certificate", "history", "notices",
     "speed bump", "ask", "oversight", "entry", "overdue", "integrity", "desk by hand", "channel",
-    "channel, another", "gym", "gym run", "not found",
+    "channel, another", "gym", "gym run", "clients", "account", "client, new", "public keys", "not found",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ WITHOUT_A_PAGE = {
     "reveal",  # test_official.py
     "settle_case", "desk_settle", "replay_delivery", "approve_channel", "withdraw_channel", "rotate_channel_key", "start_gym",
     "gym_progress",  # inside the run
+    "disconnect_app", "rotate_api_secret", "retire_api_secret", "revoke_api_tokens", "retire_api_client", "remove_api_keys",
 }  # fmt: skip
 
 

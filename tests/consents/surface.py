@@ -19,7 +19,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from consents import access, cases, channels, gym, lifecycle, requests, speedbump, uploads
+from consents import access, cases, channels, gym, lifecycle, oauth, requests, speedbump, uploads
 from consents.actors import Actor
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
@@ -108,6 +108,9 @@ class Side:
     run: Any  # of the gym, waiting
     case: Any  # about the person, at the operator
     upload: Any  # of the operator, of which nothing is here yet
+    app: Any  # an application that the person has let in
+    link: Any  # the operator's OAuth2 client, and the name of its secret
+    secret: Any
     callers: dict[str, Caller]
     signer: Signer
     sessions: dict[str, str] = field(default_factory=dict)
@@ -163,6 +166,9 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "desk/cases/<uuid:pk>": lambda side: side.case.pk,
     "desk/channel/<uuid:pk>/rotate/": lambda side: side.change.channel_id,
     "desk/channel/<uuid:pk>": lambda side: side.change.pk,
+    "me/apps/<slug:client_id>": lambda side: side.app.pk,
+    "desk/api/clients/<slug:client_id>": lambda side: side.link.client_id,
+    "desk/api/secrets/<slug:name>": lambda side: side.secret,
     "desk/gym/channels/<uuid:pk>": lambda side: side.change.channel_id,
     "desk/gym/<uuid:pk>": lambda side: side.run.pk,
     "api/v1/channel/tests/<uuid:pk>": lambda side: side.run.pk,
@@ -233,7 +239,10 @@ def side(app) -> Side:
     )  # fmt: skip
     regulator = factories.MemberFactory(role="regulator", organization=None).person
     granted, code = _granted(person, operator, at)
+    wallet = oauth.create_app_client(name="지갑", redirect_uris=["https://wallet.example/back"])
+    token(wallet, person, ["me"])
     made = Side(
+        app=wallet, link=operator.api_client, secret=operator.api_client.secrets.get().name,
         granted=granted, code=code,
         case=case, person=person, service=service, fresh=fresh, live=live, ended=ended,
         consent=live.consents.filter(kind="transfer").first(), paused=paused, withdrawn=withdrawn,
@@ -329,6 +338,7 @@ FORMS: dict[str, Form] = {
     "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),
     "check_integrity": Form(lambda side: {}, button=True),
     "acknowledge_integrity": Form(lambda side: {"reason": "백업을 되살리다 생긴 일로 확인했어요."}),
+    "disconnect_app": Form(lambda side: {}, button=True),
     "ask_companies": Form(lambda side: {}, button=True),
     "settle_case": Form(lambda side: {"verb": "dispute", "reason": "회사의 답을 기다려요."}),
     "desk_settle": Form(lambda side: {"verb": "dispute", "reason": "우리 쪽 기록을 다시 보고 있어요."}),
@@ -339,6 +349,15 @@ FORMS: dict[str, Form] = {
     "withdraw_channel": Form(lambda side: {}, button=True),
     "rotate_channel_key": Form(lambda side: {"kid": side.change.channel.keys.get(kind="hmac").kid}),
     "start_gym": Form(lambda side: {}, button=True),
+    "new_api_client": Form(lambda side: {"scopes": ["deliveries:ack"], "days": "90"}),
+    "new_api_app": Form(lambda side: {"name": "앱", "scopes": ["me"], "redirect_uris": "https://a.example/"}),
+    "change_api_client": Form(lambda side: {"scopes": ["deliveries:ack"], "method": "secret"}),
+    "rotate_api_secret": Form(lambda side: {"days": "90"}),
+    "retire_api_secret": Form(lambda side: {}, button=True),
+    "revoke_api_tokens": Form(lambda side: {}, button=True),
+    "retire_api_client": Form(lambda side: {}, button=True),
+    "api_keys": Form(lambda side: {"jwks": json.dumps({"keys": [side.signer.public]})}),
+    "remove_api_keys": Form(lambda side: {}, button=True),
     "verify": Form(lambda side: {"proof": SimpleUploadedFile("a.tlog-proof", b"c2sp.org/tlog-proof@v1")}),
 }
 
@@ -483,7 +502,8 @@ def caller_of(address: Address) -> str:
 # --- the database, to the byte ---------------------------------------------------------------------------------------------------
 
 # Sessions and their bookkeeping are written by looking; everything else must be as it was.
-NOT_COMPARED = {"django_session", "usersessions_usersession", "django_migrations"}
+# So is the count of who has come how often: being refused is what it is for.
+NOT_COMPARED = {"django_session", "usersessions_usersession", "django_migrations", "consents_turn"}
 
 
 def fingerprint() -> dict[str, str]:

@@ -531,9 +531,9 @@ def rows(person, me, now) -> dict:
     channel = factories.ChannelFactory(organization=service.organization)
     for kid in ("one", "two"):
         ChannelKey.objects.create(channel=channel, kind="hmac", kid=kid, sealed_secret=b"x", active_from=now)
-    clients.create(service.organization, scopes=["deliveries:ack"], by=me, at=now)
+    clients.make(service.organization, scopes=["deliveries:ack"], by=me, at=now)
     clients.retire(service.organization.api_client, by=me, at=now)
-    link, _secret = clients.create(service.organization, scopes=["deliveries:ack"], by=me, at=now)
+    link, _secret = clients.make(service.organization, scopes=["deliveries:ack"], by=me, at=now)
     clients.rotate(link, days=90, by=me, at=now)
     keysets.register(service.organization, keys=[{"kid": "k"}], at=now)
     for effective_on in ("2020-01-01", "2026-01-01"):

@@ -75,6 +75,7 @@ AGAIN_IS_NEW = {
     "check_integrity": "each check keeps what it found, with its moment",
     "rotate_channel_key": "answered with the new secret, once; pressed twice in test_channels.py",
     "return_request": "each way back has a code of its own, in the place of the one before",
+    "rotate_api_secret": "answered with the new secret, once; pressed twice in test_clients.py",
     "verify": "a file may be checked as often as one likes: nothing of it is kept",
 }
 
@@ -87,7 +88,7 @@ def wrong_values(name: str, honest: dict):
 
 
 # Fields whose every value of a sensible length is right.
-ANY_TEXT = {("account", "name"), ("reveal", "case"), ("reveal", "reason")}
+ANY_TEXT = {("account", "name"), ("reveal", "case"), ("reveal", "reason"), ("new_api_app", "name")}
 # Plain checkboxes: Django takes whatever is sent for a tick, and that is all they can say.
 TICKS = {"erase", "reviewed"}
 
@@ -512,7 +513,15 @@ def test_every_described_operation_is_swept():
 # --- the OAuth2 doors -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/identity/o/api/token", "/identity/o/api/revoke", "/identity/o/authorize"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/identity/o/api/token",
+        "/identity/o/api/revoke",
+        "/identity/o/api/introspect",
+        "/identity/o/authorize",
+    ],
+)
 def test_oauth_doors_refuse_nonsense(alice, path):
     watch, client = Watch(), Client()
     form = "application/x-www-form-urlencoded"

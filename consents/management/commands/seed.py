@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from consents import accounts, publishing
 from consents.actors import Actor
-from consents.demo import bulk, cast, partners, story
+from consents.demo import bulk, cast, clients, partners, story
 from consents.models import Member, Person
 from providers import datafiles, register, registry
 from providers.models import Channel, Licence, Organization, Service, Terms
@@ -109,6 +109,7 @@ class Command(BaseCommand):
         self._close_services()
         partners.hand_over_holdings()
         partners.past_runs("FTDURU9001", now=now)
+        clients.settle(now=now)
         self._switch_faults()
         signs = [*roles.values(), *cast.STAFF]
         partners.write_private(

@@ -129,6 +129,7 @@ class Signer:
         self.organization, self.kid = organization, kid
         self.key = ECKey.generate_key("P-256")
         channel = factories.ChannelFactory(organization=organization)
+        self.public = self.key.as_dict(private=False) | {"kid": kid}
         registry.add_public_key(
             channel=channel,
             kid=kid,

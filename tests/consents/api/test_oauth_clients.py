@@ -43,12 +43,12 @@ def organization(db):
 @pytest.fixture
 def made(organization):
     """A server's client and its secret."""
-    return clients.create(organization, scopes=SCOPES, by=BY, at=timezone.now())
+    return clients.make(organization, scopes=SCOPES, by=BY, at=timezone.now())
 
 
 @pytest.fixture
 def other(db):
-    return clients.create(factories.OperatorFactory(), scopes=SCOPES, by=BY, at=timezone.now())
+    return clients.make(factories.OperatorFactory(), scopes=SCOPES, by=BY, at=timezone.now())
 
 
 def post(path, fields, **headers):
@@ -160,10 +160,10 @@ def test_a_retired_client_is_nobody(made, organization, other):
     assert grant(link, secret).status_code == 401
     assert Caller(bearer).get("deliveries").status_code == 401
     assert organization.api_client is None
-    again, fresh = clients.create(organization, scopes=SCOPES, by=BY, at=timezone.now())
+    again, fresh = clients.make(organization, scopes=SCOPES, by=BY, at=timezone.now())
     assert again.client_id != link.client_id and grant(again, fresh).status_code == 200
     with pytest.raises(clients.AlreadyThere):
-        clients.create(organization, scopes=SCOPES, by=BY, at=timezone.now())
+        clients.make(organization, scopes=SCOPES, by=BY, at=timezone.now())
     with pytest.raises(clients.Retired):
         clients.rotate(link, days=90, by=BY, at=timezone.now())
 
