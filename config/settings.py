@@ -213,9 +213,13 @@ SOCIALACCOUNT_ONLY = False
 # --- our own OAuth2/OIDC server -------------------------------------------------------------------------------------
 IDP_OIDC_ADAPTER = "consents.oauth.OIDCAdapter"
 IDP_OIDC_ACCESS_TOKEN_EXPIRES_IN = 600
-IDP_OIDC_REFRESH_TOKEN_EXPIRES_IN = 30 * 24 * 3600  # an application that is not used for a month is let in anew
+IDP_OIDC_REFRESH_TOKEN_EXPIRES_IN = (
+    30 * 24 * 3600
+)  # an application that is not used for a month is let in anew
 IDP_OIDC_INTROSPECTION_ENABLED = True
-IDP_OIDC_RATE_LIMITS = False  # ours are in PostgreSQL, and hold while the cache is down: consents/turnstile.py
+IDP_OIDC_RATE_LIMITS = (
+    False  # ours are in PostgreSQL, and hold while the cache is down: consents/turnstile.py
+)
 
 # --- browser safety -------------------------------------------------------------------------------------------------
 SESSION_COOKIE_NAME = "__Host-sid" if SECURE else "sid"
@@ -314,6 +318,11 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
 }
+# Requests a minute: of an organization's servers together, of a person's applications, of an address without a token. What a
+# person ends is never refused for their number.
+API_PER_MINUTE = {"organization": 60_000, "person": 1_200, "visitor": 1_200}
+if TESTING:
+    API_PER_MINUTE = {name: 100 * most for name, most in API_PER_MINUTE.items()}
 SPECTACULAR_SETTINGS = {
     "TITLE": "방지턱 API",
     "DESCRIPTION": "Who holds my MyData, and how do I make them stop.",
@@ -321,6 +330,10 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "consents.api.contract.complete",
+    ],
     "SERVERS": [{"url": PORTAL_URL}],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
@@ -331,6 +344,8 @@ SPECTACULAR_SETTINGS = {
         "ServiceState": "providers.models.Service.State",
         "ConsentKind": "providers.models.TermsItem.Kind",
         "NoticeKind": "consents.models.Notice.Kind",
+        "UploadKind": "consents.models.uploads.Upload.Kind",
+        "CaseKind": "consents.models.Case.Kind",
         "Rider": "providers.models.catalogue.Rider",
     },
 }

@@ -6,7 +6,8 @@ rotated and retired.
 
 import datetime
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import rfc8785
 from django.db import transaction
@@ -14,8 +15,8 @@ from django.db import transaction
 from consents import ledger
 from consents.actors import Actor
 from consents.ledger import Fact
-from providers import registry, signing
-from providers.models import Channel, ChannelKey, Licence, Terms
+from providers import offers, registry, signing
+from providers.models import Channel, ChannelKey, Licence, Service, Terms
 
 
 def publish(terms: Terms, *, by: Actor, at: datetime.datetime) -> Terms:
@@ -24,6 +25,23 @@ def publish(terms: Terms, *, by: Actor, at: datetime.datetime) -> Terms:
         before = Terms.objects.filter(service=terms.service, state=Terms.State.PUBLISHED).first()
         terms = registry.publish_terms(terms=terms, by=by, at=at)
         note_terms([terms], by=by, at=at, retired=[before] if before else [])
+    return terms
+
+
+def publish_version(
+    service: Service,
+    *,
+    given: Mapping[str, Any],
+    items: Iterable[Mapping[str, Any]],
+    by: Actor,
+    at: datetime.datetime,
+) -> Terms:
+    """The next version of a service's terms, published at once; with its first the service opens. All of it or nothing.
+
+    Raises offers.UnknownPart, offers.NotFirst and what registry.publish_terms raises."""
+    with transaction.atomic():
+        terms = publish(offers.draft(service, given=given, items=items, by=by, at=at), by=by, at=at)
+        offers.open_service(service, by=by, at=at)
     return terms
 
 

@@ -131,3 +131,8 @@ def _load_terms(service: Service, row: dict, organizations: dict[str, Organizati
 
 def _json(name: str):
     return json.loads((DATA / name).read_text(encoding="utf-8"))
+
+
+def event_vectors() -> dict:
+    """Messages signed with keys that everybody knows, to test a receiver with."""
+    return _json("event_vectors.json")

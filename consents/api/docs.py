@@ -1,19 +1,23 @@
 """The API described: the OpenAPI document, and pages that a person can read."""
 
 import functools
+from collections.abc import Mapping
 
 from django.conf import settings
 from django.shortcuts import render
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView
 
 from consents import access
-from consents.api import problems
+from consents.api import changelog, mydata, problems
 from consents.api.authentication import Anyone
 from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES
+from providers.wires.korea_fields import Field
+from providers.wires.korea_served import SERVED
 
 AUDIENCES = {
     "person": _("나를 대신하는 앱"),
@@ -46,6 +50,51 @@ def docs(request):
 
 
 @access.public
+@require_safe
+def changes(request):
+    return render(request, "api/changes.html", {"changes": changelog.CHANGES})
+
+
+@access.public
+@require_safe
+def korea(request):
+    calls = [
+        {
+            "name": name, "ident": f"call-{number}", "method": call.method, "path": call.path,
+            "parts": [
+                {"title": _("요청"), "ident": f"request-{number}", "rows": _rows(call.request)},
+                {"title": _("답"), "ident": f"answer-{number}", "rows": _rows(call.answer)},
+            ],
+        }
+        for number, (name, call) in enumerate(SERVED.items(), start=1)
+    ]  # fmt: skip
+    shown = {"calls": calls, "codes": mydata.CODES.items(), "portal": settings.PORTAL_URL}
+    return render(request, "api/korea.html", shown)
+
+
+def _rows(fields: Mapping[str, Field], depth: int = 0) -> list[dict]:
+    """The table of a message, lists opened below their names."""
+    found = []
+    for name, field in fields.items():
+        kind = (
+            f"list ≤ {field.length}"
+            if field.type == "rows"
+            else f"{field.type}({field.length})" * bool(field.length)
+        )
+        values = " · ".join(field.values)
+        found.append(
+            {
+                "name": "– " * depth + name,
+                "type": kind or field.type,
+                "values": values,
+                "required": field.required,
+            }
+        )
+        found += _rows(field.rows, depth + 1)
+    return found
+
+
+@access.public
 def problem_types(request):
     rows = [
         {"slug": slug, "status": status, "title": title, "remedy": remedy}
@@ -61,7 +110,7 @@ def _audiences(language: str) -> list[dict]:
     found: dict[str, list[dict]] = {tag: [] for tag in AUDIENCES}
     for path, operations in paths.items():
         for method, operation in operations.items():
-            if method not in ("get", "post", "delete"):
+            if method not in ("get", "post", "put", "delete"):
                 continue
             scopes = [scope for need in operation.get("security", []) for scope in need.get("oauth2", [])]
             row = {

@@ -1,21 +1,25 @@
 """What every JSON door has: an access mark, a request id, strict input, one form of answer, and its page in the schema."""
 
+import datetime
 import re
 import uuid
 
 import structlog
+from django.conf import settings
 from django.utils.cache import add_never_cache_headers
+from django.utils.http import http_date
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.views import APIView
 
-from consents.api import problems
+from consents.api import limits, problems
 from consents.api.authentication import Anyone, Nobody
 from consents.api.documents import Problem as ProblemDocument
 from consents.api.problems import Problem, StrictJSONParser
 from consents.api.shapes import Strict
+from consents.limits import Budget
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
@@ -33,11 +37,14 @@ class Described(AutoSchema):
         if getattr(self._handler(), "once", False):
             shared.append(
                 OpenApiParameter(
-                    "Idempotency-Key", str, OpenApiParameter.HEADER,
+                    "Idempotency-Key", str, OpenApiParameter.HEADER, pattern=r"^[\x21-\x7e]{1,255}$",
                     description="24 hours: the same request is done once; another body is 409",
                 )
             )  # fmt: skip
         return shared
+
+    def is_deprecated(self) -> bool:
+        return super().is_deprecated() or self.view.deprecated_on is not None
 
     def _map_basic_serializer(self, serializer, direction):
         schema = super()._map_basic_serializer(serializer, direction)
@@ -67,7 +74,9 @@ class Described(AutoSchema):
             found |= {401, 403}
         if "{" in self.path:
             found.add(404)
-        if self.method == "POST":
+        if self.method == "DELETE":
+            found.add(409)
+        if self.method in ("POST", "PUT"):
             found |= {404, 409, 413, 415}
         return sorted(found)
 
@@ -83,6 +92,19 @@ class Door(APIView):
     metadata_class = None
     http_method_names = ["get", "head", "post"]
     schema = Described()
+    never_refused = False  # whatever their number: what a person ends, they end
+    # An operation that will go away: since when it should not be used (RFC 9745), and when it ends (RFC 8594).
+    deprecated_on: datetime.date | None = None
+    sunset_on: datetime.date | None = None
+    budget: Budget | None = None
+
+    def initial(self, request, *args, **kwargs):
+        try:
+            super().initial(request, *args, **kwargs)
+        finally:
+            self.budget = limits.take(request)
+        if self.budget and self.budget.is_spent and not self.never_refused:
+            raise limits.refuse(self.budget)
 
     def scope_of(self, method: str) -> str:
         """What a token must carry for this method."""
@@ -108,13 +130,29 @@ class Door(APIView):
     def render(self, data) -> bytes:
         return JSONRenderer().render(data)
 
+    def _told_beside(self) -> dict[str, str]:
+        """Headers about this operation and this caller."""
+        told = limits.headers(self.budget) if self.budget else {}
+        if self.deprecated_on:
+            told["Deprecation"] = f"@{_midnight(self.deprecated_on)}"
+            told["Link"] = f'<{settings.PORTAL_URL}/api/docs/changes/>; rel="deprecation"; type="text/html"'
+        if self.sunset_on:
+            told["Sunset"] = http_date(_midnight(self.sunset_on))
+        return told
+
     def finalize_response(self, request, response, *args, **kwargs):
         response = super().finalize_response(request, response, *args, **kwargs)
         response["X-Request-Id"] = _request_id(request)
+        for name, value in self._told_beside().items():
+            response[name] = value
         if Anyone not in self.permission_classes:
             add_never_cache_headers(response)
             response["Cache-Control"] = "no-store, private"
         return response
+
+
+def _midnight(day: datetime.date) -> int:
+    return int(datetime.datetime.combine(day, datetime.time(), tzinfo=datetime.UTC).timestamp())
 
 
 def _request_id(request) -> str:

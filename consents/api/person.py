@@ -122,6 +122,8 @@ def _choices(terms: Terms, items: list[dict]) -> list[lifecycle.Choice]:
 
 
 class End(PersonDoor):
+    never_refused = True
+
     @extend_schema(
         operation_id="end_subscription", summary=_("서비스 그만두기(탈퇴)"), tags=["person"], request=shapes.Ending,
         responses=documents.Act, examples=[OpenApiExample("leave and erase", value={"erase": True}, request_only=True)],
@@ -136,6 +138,8 @@ class End(PersonDoor):
 
 
 class EndMany(PersonDoor):
+    never_refused = True
+
     @extend_schema(
         operation_id="end_subscriptions", summary=_("여러 서비스를 한 번에 그만두기"), tags=["person"],
         request=shapes.Endings, responses=documents.ActResults,
@@ -161,6 +165,8 @@ class EndMany(PersonDoor):
 
 
 class Erase(PersonDoor):
+    never_refused = True
+
     @extend_schema(
         operation_id="erase_subscription", summary=_("받아간 정보를 지워 달라고 하기"), tags=["person"],
         request=shapes.Nothing, responses=documents.Act,
@@ -176,6 +182,8 @@ class Erase(PersonDoor):
 
 
 class Withdraw(PersonDoor):
+    never_refused = True
+
     @extend_schema(
         operation_id="withdraw_consent", summary=_("연동 끊기(전송요구 철회)"), tags=["person"], request=shapes.Ending,
         responses=documents.Act,

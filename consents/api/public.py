@@ -60,24 +60,19 @@ class Services(PublicDoor):
         return Response({"results": documents.Service(found, many=True).data, "next": following})
 
 
-class OneService(PublicDoor):
-    @extend_schema(
-        operation_id="service", summary=_("서비스 하나와 게시된 약관"), tags=["public"],
-        responses=documents.ServiceDetail, auth=[],
-    )  # fmt: skip
-    def get(self, request, slug):
-        """`terms` is what `POST /services/{slug}/subscriptions` must name; null while nothing is published."""
-        service = get_object_or_404(
-            Service.objects.exclude(state=Service.State.REGISTERED).select_related("organization"), slug=slug
-        )
-        items = Prefetch(
-            "items", TermsItem.objects.select_related("source", "recipient").order_by("position"), "listed"
-        )
-        published = (
-            Terms.objects.filter(service=service, state=Terms.State.PUBLISHED).prefetch_related(items).first()
-        )
-        terms = documents.TermsDetail(published).data if published else None
-        return Response(documents.Service(service).data | {"terms": terms})
+def service_shown(slug: str) -> dict:
+    """A service that has been opened, with the terms that are published now. Three queries. Raises Http404."""
+    service = get_object_or_404(
+        Service.objects.exclude(state=Service.State.REGISTERED).select_related("organization"), slug=slug
+    )
+    items = Prefetch(
+        "items", TermsItem.objects.select_related("source", "recipient").order_by("position"), "listed"
+    )
+    published = (
+        Terms.objects.filter(service=service, state=Terms.State.PUBLISHED).prefetch_related(items).first()
+    )
+    terms = documents.TermsDetail(published).data if published else None
+    return documents.Service(service).data | {"terms": terms}
 
 
 class Scopes(PublicDoor):

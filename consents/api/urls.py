@@ -5,11 +5,13 @@ from django.urls import include, path, re_path
 from consents.api import (
     counts,
     docs,
+    events,
     evidence,
     grants,
     gym,
     holdings,
     inbound,
+    offers,
     operator,
     oversight,
     person,
@@ -71,12 +73,18 @@ v1 = [
     # the public
     path("operators", public.Operators.as_view()),
     path("services", public.Services.as_view()),
-    path("services/<slug:slug>", public.OneService.as_view()),
+    path("services/<slug:slug>", offers.OneService.as_view()),
+    path("services/<slug:slug>/terms", offers.PublishTerms.as_view()),
     path("scopes", public.Scopes.as_view()),
 ]
 urlpatterns = [
     path("docs/", docs.docs, name="api_docs"),
     path("docs/problems", docs.problem_types, name="api_problems"),
+    path("docs/events/", events.events, name="api_events"),
+    path("docs/events/asyncapi.json", events.asyncapi, name="asyncapi"),
+    path("docs/events/vectors.json", events.event_vectors, name="event_vectors"),
+    path("docs/changes/", docs.changes, name="api_changes"),
+    path("docs/korea/", docs.korea, name="api_korea"),
     path("v1/", include(v1)),
     re_path(r"", Nowhere.as_view()),
 ]

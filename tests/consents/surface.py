@@ -8,6 +8,7 @@ import base64
 import datetime
 import hashlib
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from django.utils import timezone
 
 from consents import access, cases, channels, gym, lifecycle, oauth, requests, speedbump, uploads
 from consents.actors import Actor
+from consents.api import examples
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
 from consents.models import EntryIndex
@@ -206,7 +208,8 @@ def side(app) -> Side:
     at = timezone.now()
     person = factories.PersonFactory()
     by = Actor.person(person)
-    service, fresh = factories.offered(), factories.offered()
+    name = f"side-{secrets.token_hex(4)}"  # its client_id is its address, as with every service that came over the API
+    service, fresh = factories.offered(client_id=name, slug=name), factories.offered()
     operator = service.organization
     signer = Signer(operator)  # opens its desk
     live = factories.joined(person, service, at - datetime.timedelta(days=210))
@@ -436,6 +439,18 @@ BODIES: dict[str, Callable[[Side], Any]] = {
         "tx_id": "RO_1",
         "user_ci": "Q0k=",
     },
+    "services/<slug:slug>": lambda side: (
+        {name: getattr(side.service, name) for name in examples.OFFER}
+        | {"summary_ko": "통장을 모아 저절로 쓰는 새 가계부"}
+    ),
+    "services/<slug:slug>/terms": lambda side: (
+        examples.VERSION
+        | {
+            "change_kind": "material",
+            "change_reason_ko": "보관 기간을 바꿨어요.",
+            "items": [examples.VERSION["items"][0] | {"source": side.consent.source.code}],
+        }
+    ),
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
     "holdings": lambda side: [
         {
@@ -497,6 +512,13 @@ def caller_of(address: Address) -> str:
         return "regulator"
     ours = any(each is Party or issubclass(each, Organization) for each in classes)
     return "organization" if ours else "nobody"
+
+
+def open_to_all(address: Address) -> set[str]:
+    """The methods of a door that need no token although others of it do."""
+    from consents.api.offers import ReadableByAll
+
+    return {"GET"} if ReadableByAll in address.view.cls.permission_classes else set()
 
 
 # --- the database, to the byte ---------------------------------------------------------------------------------------------------

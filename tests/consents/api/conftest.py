@@ -50,12 +50,12 @@ class Caller:
         """The Korean support API wants a transaction id in every call."""
         return self.headers | ({"x-api-tran-id": TRAN} if path.startswith("/mydata/") else {})
 
-    def put(self, path, data, *, content_type):
-        return self.client.put(f"/api/v1/{path}", data, content_type=content_type, headers=self.headers)
+    def put(self, path, data, *, content_type="application/json", **headers):
+        return self.post(path, data, content_type=content_type, verb="put", **headers)
 
-    def post(self, path, data=None, *, content_type="application/json", **headers):
+    def post(self, path, data=None, *, content_type="application/json", verb="post", **headers):
         sent = data if isinstance(data, str | bytes) else json.dumps({} if data is None else data)
-        return self.client.post(
+        return getattr(self.client, verb)(
             self.url(path),
             sent,
             content_type=content_type,

@@ -1,0 +1,31 @@
+"""What has changed in the API, newest first. Everything that another side could notice has a line here."""
+
+import datetime
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    on: datetime.date
+    lines: tuple[Promise | str, ...]
+
+
+CHANGES = (
+    Change(
+        datetime.date(2026, 11, 28),
+        (
+            _("한국 지원 API(지원-001…005)를 /mydata 아래에서 받아요."),
+            _("동의 요청에 PKCE를 쓸 수 있어요. 돌아온 code는 POST /consent-requests/redeem에 한 번 내요."),
+            _("동의 요청의 결과에 outcome과 items가 생겼어요. 일부만 동의한 것도 알 수 있어요."),
+            _(
+                "PUT /services/{client_id}와 POST /services/{client_id}/terms로 서비스를 등록하고 약관을 게시해요."
+            ),
+            _("모든 답에 RateLimit과 RateLimit-Policy 머리글이 있어요."),
+            _("AsyncAPI 3 문서와, 누구나 아는 열쇠로 서명한 시험용 메시지가 생겼어요."),
+        ),
+    ),
+    Change(datetime.date(2026, 11, 22), (_("v1을 열었어요."),)),
+)
