@@ -9,7 +9,7 @@ from celery.schedules import crontab
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from . import logs
+from . import identity, logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 EXAMPLE_SECRETS = {"", "change-me", "changeme", "secret", "insecure", "django-insecure"}
@@ -349,6 +349,17 @@ SPECTACULAR_SETTINGS = {
         "Rider": "providers.models.catalogue.Rider",
     },
 }
+
+# --- who vouches for a person (README, "In production") ------------------------------------------------------------------
+# In the demo a pretend provider believes what is typed; elsewhere people prove who they are where these settings say.
+PRETEND_IDENTITY = DEMO
+IDENTITY_CI_CLAIM = env("IDENTITY_CI_CLAIM", "ci")
+SOCIALACCOUNT_ADAPTER = "consents.views.identity.IdentityAdapter"
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 5  # seconds
+SOCIALACCOUNT_PROVIDERS = identity.providers(env)
+INSTALLED_APPS += [f"allauth.socialaccount.providers.{name}" for name in SOCIALACCOUNT_PROVIDERS]
+CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"] += identity.origins(env)
 
 # --- jobs --------------------------------------------------------------------------------------------------------------
 CELERY_BEAT_SCHEDULE = {

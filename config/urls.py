@@ -12,6 +12,7 @@ from consents.views import (
     clients,
     desk,
     gym,
+    identity,
     integrity,
     join,
     log,
@@ -20,6 +21,7 @@ from consents.views import (
     person,
     public,
     start,
+    uploads,
     verify,
 )
 
@@ -64,6 +66,9 @@ urlpatterns = [
     path("me/notices/", person.notices, name="notices"),
     path("me/notices/<uuid:pk>/", person.answer_notice, name="answer_notice"),
     path("me/ask/", asking.ask_companies, name="ask_companies"),
+    path("me/verify/", identity.verify_me, name="verify_me"),
+    path("me/code/", identity.count_code, name="count_code"),
+    path("me/tidy/<uuid:pk>/", person.tidy, name="tidy"),
     path("me/account/", account.account, name="account"),
     path("me/apps/<slug:client_id>/disconnect/", account.disconnect_app, name="disconnect_app"),
     # the regulator
@@ -92,6 +97,10 @@ urlpatterns = [
     path("desk/deliveries/<uuid:jti>/replay/", desk.replay_delivery, name="replay_delivery"),
     path("desk/entries/<uuid:event_id>/receipt/", desk.desk_receipt, name="desk_receipt"),
     path("desk/entries/<uuid:event_id>/proof/", desk.desk_proof, name="desk_proof"),
+    path("desk/uploads/", uploads.desk_uploads, name="desk_uploads"),
+    path("desk/uploads/<uuid:pk>/", uploads.desk_upload, name="desk_upload"),
+    path("desk/uploads/<uuid:pk>/progress/", uploads.upload_progress, name="upload_progress"),
+    path("desk/uploads/<uuid:pk>/refused.csv", uploads.refused_rows, name="refused_rows"),
     path("desk/channel/", channels.desk_channel, name="desk_channel"),
     path("desk/channel/ask/", channels.ask_channel, name="ask_channel"),
     path("desk/channel/<uuid:pk>/approve/", channels.approve_channel, name="approve_channel"),

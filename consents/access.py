@@ -20,12 +20,14 @@ from consents.models import (
     ChannelChange,
     Consent,
     ConsentRequest,
+    CountingCode,
     Delivery,
     EntryIndex,
     GymRun,
     Member,
     Notice,
     Subscription,
+    Upload,
 )
 from providers.models import ApiClient, Channel, ClientSecret
 
@@ -144,6 +146,12 @@ def organization_case(organization, pk) -> Case:
     return get_object_or_404(rows, pk=pk, organization=organization)
 
 
+def own_way_back(request, pk, *, at) -> CountingCode:
+    """A company's question for the visitor's number, with its return address, for a day."""
+    rows = CountingCode.objects.select_related("organization").exclude(used_at=None)
+    return get_object_or_404(rows, pk=pk, person=request.user, used_at__gt=at - CountingCode.WAY_BACK)
+
+
 def own_notice(request, pk) -> Notice:
     return get_object_or_404(Notice.objects.select_related("subscription"), pk=pk, person=request.user)
 
@@ -225,6 +233,11 @@ def own_run(organization, pk) -> GymRun:
     return get_object_or_404(GymRun.objects.select_related("channel"), pk=pk, organization=organization)
 
 
+def own_upload(organization, pk) -> Upload:
+    """A file that this organization sent."""
+    return get_object_or_404(Upload, pk=pk, organization=organization)
+
+
 def navigation(request) -> dict:
     """Template context: the links for this visitor's role, and how many notices wait."""
     user = getattr(request, "user", None)
@@ -232,7 +245,7 @@ def navigation(request) -> dict:
     links = {
         PERSON: [(_("내 정보"), "me"), (_("알림"), "notices"), (_("내역"), "history"), (_("서비스 찾기"), "services")],
         REGULATOR: [(_("기록 찾기"), "oversight"), (_("늦은 처리"), "overdue"), (_("맞춰 보기"), "reconciliation"), (_("기록 검증"), "integrity")],
-        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("기록과 다른 일"), "desk_cases"), (_("전달 기록"), "desk_deliveries"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym"), (_("API와 열쇠"), "desk_api")],
+        OPERATOR_ADMIN: [(_("업무함"), "desk"), (_("기록과 다른 일"), "desk_cases"), (_("전달 기록"), "desk_deliveries"), (_("파일로 알리기"), "desk_uploads"), (_("연결"), "desk_channel"), (_("연결 시험"), "desk_gym"), (_("API와 열쇠"), "desk_api")],
         None: [(pgettext("여럿", "마이데이터 회사"), "operators"), (pgettext("여럿", "서비스"), "services")],
     }[who]  # fmt: skip
     try:

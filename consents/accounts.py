@@ -16,7 +16,16 @@ from django.utils.translation import gettext as _
 from consents import lifecycle
 from consents.actors import Actor
 from consents.ledger import erasing
-from consents.models import EndReason, Erasure, IdempotencyKey, Member, Person, Subscription
+from consents.models import (
+    CountingCode,
+    EndReason,
+    Erasure,
+    IdempotencyKey,
+    Identity,
+    Member,
+    Person,
+    Subscription,
+)
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -116,6 +125,8 @@ def _forget_identity(person: Person, *, by: Actor, at: datetime.datetime) -> Non
     Authenticator.objects.filter(user=person).delete()
     Token.objects.filter(user=person).delete()
     IdempotencyKey.objects.filter(actor=f"person:{person.pk}").delete()
+    Identity.objects.filter(person=person).delete()
+    CountingCode.objects.filter(person=person).delete()
     erasing.forget_sessions(person, by=by, at=at)
     person.email, person.name, person.born_on, person.warn_at = (
         f"{uuid.uuid4()}@closed.invalid",

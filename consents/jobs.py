@@ -7,6 +7,7 @@ from consents import (
     accounts,
     channels,
     clock,
+    counting,
     discovery,
     escalation,
     gym,
@@ -88,6 +89,7 @@ def erase() -> int:
     by, at = Actor.system("erase"), timezone.now()
     inbound.forget_old(at=at)
     uploads.forget_old(at=at)
+    counting.forget_old(at=at)
     while waiting.forget_ended(by=by, at=at, today=lifecycle.day(at)):
         pass
     accounts.finish_closing(by=by, at=at)

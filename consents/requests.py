@@ -66,7 +66,7 @@ def lodge(
         raise ValueError(f"client_state is longer than {LONGEST_STATE} characters")
     if service.organization_id != organization.pk:
         raise NotOwnService(service.client_id)
-    if redirect_uri and not _is_registered(redirect_uri, organization):
+    if redirect_uri and not is_registered(redirect_uri, organization):
         raise NotRegistered(redirect_uri[:200])
     terms = Terms.objects.filter(service=service, state=Terms.State.PUBLISHED).first()
     open_now = (
@@ -84,7 +84,7 @@ def lodge(
     return lodged
 
 
-def _is_registered(redirect_uri: str, organization: Organization) -> bool:
+def is_registered(redirect_uri: str, organization: Organization) -> bool:
     """Word for word one of the client's own; without TLS only on the developer's own machine."""
     link = organization.api_client
     if redirect_uri not in (link.client.get_redirect_uris() if link else []):

@@ -15,7 +15,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.parsers import BaseParser
 from rest_framework.response import Response
 
-from consents import answers, inbound, lifecycle, polling, requests, uploads
+from consents import answers, counting, inbound, lifecycle, polling, requests, uploads
 from providers import signing, wires
 
 log = structlog.get_logger(__name__)
@@ -95,6 +95,7 @@ OF_DOMAIN = {
     inbound.Reused: "message-id-reused",
     wires.BadInbound: "bad-signature",
     polling.AlreadyWaiting: "already-waiting",
+    counting.BadCode: "not-found",
     uploads.NotNow: "already-complete",
     uploads.WrongPlace: "wrong-place",
     uploads.TooMuch: "too-large",

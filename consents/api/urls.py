@@ -3,6 +3,7 @@
 from django.urls import include, path, re_path
 
 from consents.api import (
+    counting,
     counts,
     docs,
     events,
@@ -58,6 +59,7 @@ v1 = [
     path("arrangements/revoke", inbound.ArrangementRevocation.as_view()),
     path("event-notifications", inbound.EventNotifications.as_view()),
     path("consents/result", inbound.KoreanResult.as_view()),
+    path("holding-count", counting.HoldingCount.as_view()),
     path("holdings", holdings.Holdings.as_view()),
     path("transfers", transfers.Transfers.as_view()),
     path("uploads", uploads.Uploads.as_view()),

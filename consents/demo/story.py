@@ -21,7 +21,7 @@ from joserfc import jws
 
 from consents import answers, lifecycle, propagation, publishing, reconciliation, speedbump
 from consents.actors import Actor
-from consents.demo import flows
+from consents.demo import files, flows
 from consents.ledger.entries import SEOUL
 from consents.models import Delivery, EndReason, Evidence, Person, Subscription
 from providers import datafiles
@@ -426,6 +426,10 @@ class Story:
     def flows(self) -> None:
         """What flowed in that year, as the operators report it on the last day."""
         self.calendar.add(self.now, lambda at: flows.report(at=at))
+
+    def files(self) -> None:
+        """An operator's file about people who are not here yet: one of them is, and has only to say who she is."""
+        self.calendar.add(self.ago(days=2), lambda at: files.report(at=at))
 
     def warn(self) -> None:
         """The daily job has run now and then."""

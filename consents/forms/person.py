@@ -108,6 +108,7 @@ class EndSeveralForm(StrictForm):
 
     erase = forms.BooleanField(required=False)
     step = forms.ChoiceField(choices=[("ask", "ask"), ("confirm", "confirm")], required=False)
+    next = forms.CharField(required=False, max_length=300)
 
     def clean(self):
         cleaned = super().clean() or {}

@@ -1,5 +1,7 @@
 """What organizations report in bulk, and the people it is about who have not come yet."""
 
+import datetime
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
@@ -181,6 +183,8 @@ class UploadRefusal(models.Model):
 
 class CountingCode(models.Model):
     """A code by which one company may ask once, within minutes, how many hold this person's data."""
+
+    WAY_BACK = datetime.timedelta(days=1)  # so long the page with the way back is there
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="counting_codes")

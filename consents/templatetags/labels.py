@@ -11,6 +11,7 @@ from consents.models.channels import ChannelChange
 from consents.models.notices import Notice
 from consents.models.obligations import Check, Delivery, Evidence
 from consents.models.traces import Case
+from consents.models.uploads import Upload
 from providers.models.catalogue import Rider, Service, Terms, TermsItem
 from providers.models.channels import Channel
 from providers.models.organizations import LicenceStatus, Sector
@@ -83,6 +84,17 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
     "change": _words(Terms.Change, material="late"),
     "channel": _words(Channel.State, testing="wait", open="good"),
     "channel_change": _words(ChannelChange.State, asked="wait", approved="wait", proved="info", live="good"),
+    "upload": _words(
+        Upload.State, receiving="wait", waiting="wait", running="wait", done="good", failed="bad"
+    ),
+    "row": {
+        "created": (_("새로 들어감"), "good"),
+        "updated": (_("쓴 날을 고침"), "good"),
+        "unchanged": (_("그대로"), "neutral"),
+        "mismatched": (_("기록과 다름"), "late"),
+        "waiting": (_("사람을 기다림"), "wait"),
+        "refused": (_("들어가지 못함"), "bad"),
+    },
     "trial": {
         "waiting": (_("차례를 기다려요"), "wait"),
         "passed": (_("통과"), "good"),

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from consents import access, lifecycle, speedbump
 from consents.actors import Actor
 from consents.forms import person as forms
-from consents.models import Subscription
+from consents.models import Identity, Subscription
 from consents.queries import history as facts
 from consents.queries import holdings, person, transfers
 from consents.queries import notices as own_notices
@@ -32,6 +32,17 @@ read_or_post = require_http_methods(["GET", "HEAD", "POST"])
 @access.person
 @require_safe
 def me(request):
+    return _holdings(request)
+
+
+@access.person
+@require_safe
+def tidy(request, pk):
+    """The same list on the way to a company that has asked for the number; with the way back there."""
+    return _holdings(request, going_to=access.own_way_back(request, pk, at=timezone.now()))
+
+
+def _holdings(request, going_to=None):
     form, cursor = forms.HoldingsForm(request.GET), forms.CursorForm(request.GET)
     if not (form.is_valid() and cursor.is_valid()):
         return _refused(request, _first_error(form, cursor))
@@ -41,6 +52,7 @@ def me(request):
         return _refused(request, _("목록이 그사이 바뀌었어요. 처음부터 다시 봐 주세요."))
     context = {
         "summary": person.summary(request.user), "page": page, "form": form, "filtered": bool(request.GET),
+        "going_to": going_to, "verified": Identity.objects.filter(person=request.user).exists(),
         **_links(request, page.next_after),
     }  # fmt: skip
     return render(request, "person/me.html", context)
@@ -55,13 +67,14 @@ def end_several(request):
     rows = holdings.chosen(request.user, form.cleaned_data["subscriptions"])
     if len(rows) != len(form.cleaned_data["subscriptions"]):
         raise Http404
+    back = _safe_next(request, form.cleaned_data["next"]) or reverse("me")
     if form.cleaned_data["step"] != "confirm":
-        return render(
-            request, "person/end_several.html", {"rows": rows, "ending": [row for row in rows if row.can_end]}
-        )
+        ending = [row for row in rows if row.can_end]
+        context = {"rows": rows, "ending": ending, "back": back}
+        return render(request, "person/end_several.html", context)
     for row in rows:
         _leave(request, row.subscription, erase=form.cleaned_data["erase"])
-    return redirect("me")
+    return redirect(back)
 
 
 # --- one subscription --------------------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from consents import access, cases, channels, gym, lifecycle, oauth, requests, speedbump, uploads
+from consents import access, cases, channels, counting, gym, lifecycle, oauth, requests, speedbump, uploads
 from consents.actors import Actor
 from consents.api import examples
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
-from consents.models import EntryIndex
+from consents.models import CountingCode, EntryIndex
 from tests import factories
 from tests.consents.api.conftest import SECRET, Caller, Signer, of, token
 
@@ -109,6 +109,7 @@ class Side:
     change: Any  # of the operator's channel, asked by another admin
     run: Any  # of the gym, waiting
     case: Any  # about the person, at the operator
+    counted: Any  # by which the operator has asked for the person's number
     upload: Any  # of the operator, of which nothing is here yet
     app: Any  # an application that the person has let in
     link: Any  # the operator's OAuth2 client, and the name of its secret
@@ -171,6 +172,8 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "me/apps/<slug:client_id>": lambda side: side.app.pk,
     "desk/api/clients/<slug:client_id>": lambda side: side.link.client_id,
     "desk/api/secrets/<slug:name>": lambda side: side.secret,
+    "desk/uploads/<uuid:pk>": lambda side: side.upload.pk,
+    "me/tidy/<uuid:pk>": lambda side: side.counted.pk,
     "desk/gym/channels/<uuid:pk>": lambda side: side.change.channel_id,
     "desk/gym/<uuid:pk>": lambda side: side.run.pk,
     "api/v1/channel/tests/<uuid:pk>": lambda side: side.run.pk,
@@ -256,7 +259,7 @@ def side(app) -> Side:
         admin=factories.MemberFactory(organization=operator).person,
         regulator=regulator,
         event=EntryIndex.objects.filter(person=person, typ="subscription.ended").first().event_id,
-        upload=uploads.start(operator, kind="holdings", format="csv", by=SYSTEM, at=at),
+        counted=_asked(person, operator, at=at), upload=uploads.start(operator, kind="holdings", format="csv", by=SYSTEM, at=at),
         change=change, run=gym.ask(change.channel, by=SYSTEM, at=at),
         callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller(), "regulator": Caller(token(app, regulator, ["oversight:read"]))}, signer=signer,
     )  # fmt: skip
@@ -286,6 +289,11 @@ def _granted(person, operator, at) -> tuple[Any, str]:
     address = requests.send_back(lodged, person=person, by=by, at=at + datetime.timedelta(days=1))
     lodged.refresh_from_db()
     return lodged, parse_qs(urlsplit(address).query)["code"][0]
+
+
+def _asked(person, operator, *, at) -> CountingCode:
+    code, _row = counting.make(person, by=Actor.person(person), at=at)
+    return counting.redeem(code, organization=operator, return_uri="", by=Actor.organization(operator), at=at)
 
 
 def publish() -> None:
@@ -336,6 +344,11 @@ FORMS: dict[str, Form] = {
     ),
     "resume": Form(lambda side: {}, button=True),
     "erase_consent": Form(lambda side: {}, button=True),
+    "verify_me": Form(lambda side: {}, button=True),
+    "count_code": Form(lambda side: {}, button=True),
+    "desk_uploads": Form(
+        lambda side: {"kind": "holdings", "file": SimpleUploadedFile("a.csv", b"subject\n")}
+    ),
     "answer_notice": Form(lambda side: {"answer": "kept"}),
     "account": Form(lambda side: {"name": "김새봄", "language": "ko", "warn_at": "4"}),
     "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),
@@ -452,6 +465,7 @@ BODIES: dict[str, Callable[[Side], Any]] = {
         }
     ),
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
+    "holding-count": lambda side: {"code": counting.make(side.person, by=SYSTEM, at=timezone.now())[0]},
     "holdings": lambda side: [
         {
             "subject": str(side.person.subject_id),

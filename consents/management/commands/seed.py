@@ -168,6 +168,7 @@ class Command(BaseCommand):
         crowd = [person for key, person in persons.items() if key.startswith("p")]
         told.crowd(crowd)
         told.reports(crowd)
+        told.files()
         told.flows()
         told.warn()
         with tqdm(
