@@ -71,7 +71,7 @@ def reissue(*, by: Actor, at: datetime.datetime) -> int:
                 pk__in=[row.pk for row in stale], state__in=["retrying", "dead"], lease__isnull=True
             ).update(next_at=at, attempts=0, offered_at=None)
             done += len(stale)
-    log.info("messages signed anew", n=done, by=by.kind)
+    log.info("messages signed anew", count=done)
     return done
 
 

@@ -362,10 +362,10 @@ def _heard(attempts: list[Attempt]) -> dict[uuid.UUID, list[str]]:
             lines.setdefault(line, []).append(attempt)
     for (code, verdict, status), some in lines.items():
         log.info(
-            "delivery tried", organization=code, verdict=verdict, http_status=status, n=len(some),
+            "delivery tried", organization=code, verdict=verdict, http_status=status, count=len(some),
             jti=str(some[0].delivery.jti),
         )  # fmt: skip
-    log.info("deliveries tried", n=len(attempts))
+    log.info("deliveries tried", count=len(attempts))
     return heard
 
 
@@ -396,7 +396,7 @@ def reroute(organization: Organization, *, by: Actor, at: datetime.datetime) -> 
         rows.filter(state=Delivery.State.MANUAL).update(state=Delivery.State.QUEUED, next_at=at)
         rows.exclude(next_at__lte=at).update(next_at=at)
         transaction.on_commit(ring, robust=True)
-    log.info("deliveries rerouted", organization=organization.code, n=len(keys), by=by.kind)
+    log.info("deliveries rerouted", organization=organization.code, count=len(keys))
     return len(keys)
 
 

@@ -110,7 +110,7 @@ class Poll(OrganizationDoor):
         own = {said: found for said in asked["ack"] if (found := _id(said))}
         unknown = answers.acknowledge_all(set(own.values()), organization=organization, by=self.actor, at=at)
         if strange := len(set(asked["ack"])) - len(own) + len(unknown):
-            log.warning("unknown ids acknowledged", organization=organization.code, n=strange)
+            log.warning("unknown ids acknowledged", organization=organization.code, count=strange)
         for said, error in asked["setErrs"].items():
             if found := _id(said):
                 polling.note_unreadable(

@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from consents import lifecycle, propagation
 from consents.actors import Actor
+from consents.ledger import disclosures
 from consents.models import Delivery, Person, Subscription
 from consents.sending import Attempt
 from providers import datafiles, registry
@@ -123,6 +124,7 @@ def _copy(subscription: Subscription) -> None:
         one.pk, one.person, one._state = uuid7(), person, copy.copy(subscription._state)
         copies.append(one)
     Subscription.objects.bulk_create(copies)
+    disclosures.person_keys([person.pk for person in people])  # as everybody has who once joined
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE copied (n int PRIMARY KEY, id uuid, person_id uuid)")
         cursor.executemany(
