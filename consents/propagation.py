@@ -211,6 +211,8 @@ JOIN consents_subscription s ON s.id = d.subscription_id
 JOIN providers_organization o ON o.id = d.organization_id
 ORDER BY d.next_at, d.id
 """
+# In one line, because the driver remembers how it read a statement only where that has less than 4,096 characters.
+_CLAIM_SQL = " ".join(_CLAIM_SQL.split())
 # Whoever stands still inside a claim is put out by the database, so that the others can go on.
 _CLAIM_PATIENCE = "SET LOCAL lock_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '2s'"
 
@@ -252,13 +254,13 @@ def deliver_due(*, now, limit: int = IN_FLIGHT, seconds: float = RUN_SECONDS) ->
     batch = claim(at=now(), limit=limit)
     if not batch:
         return 0
-    on = now().date()
+    on, lately = now().date(), routes.Lately()
     with Sender(now=now, most=limit, per_host=policy.number("IN_FLIGHT_PER_CHANNEL", on=on)) as sender:
         while batch or sender.under_way:
             if batch:
                 tried += len(batch)
-                reached = routes.routes(row.organization_id for row in batch)
-                sender.start(batch, reached, routes.letters(batch))
+                reached = lately.routes(row.organization_id for row in batch)
+                sender.start(batch, reached, routes.letters(batch, reached))
             if sender.under_way and (done := sender.arrived(wait=PAUSE)):
                 record_all(done, at=now())
             # While somebody is slow this process is taken anyway: it goes on with everybody else's messages, for a while.

@@ -77,14 +77,34 @@ def seal(plain: bytes, *, aad: bytes, key: bytes | None = None) -> bytes:
     return seal_all([(plain, aad)], key=key)[0]
 
 
-def seal_all(values: Iterable[tuple[bytes, bytes]], *, key: bytes | None = None) -> list[bytes]:
+def seal_all(
+    values: Iterable[tuple[bytes, bytes]],
+    *,
+    key: bytes | None = None,
+    random: Callable[[int], bytes] = randomness.token_bytes,
+) -> list[bytes]:
     """Several values, each with its place, under one key: the system is asked for randomness once, each has its own nonce."""
     values, cipher = list(values), AESGCM(key or _vault_key())
-    nonces = randomness.token_bytes(12 * len(values))
+    nonces = random(12 * len(values))
     return [
         _SEAL_VERSION + (nonce := nonces[12 * n : 12 * n + 12]) + cipher.encrypt(nonce, plain, aad)
         for n, (plain, aad) in enumerate(values)
     ]
+
+
+def drawn() -> Callable[[int], bytes]:
+    """The system's randomness, fetched many bytes at a time, for the length of one batch. Not to be kept: a process that was
+    copied would go on with the same bytes as its copy."""
+    pool, at = b"", 0
+
+    def take(n: int) -> bytes:
+        nonlocal pool, at
+        if at + n > len(pool):
+            pool, at = randomness.token_bytes(max(n, 8192)), 0
+        at += n
+        return pool[at - n : at]
+
+    return take
 
 
 def unseal(sealed: bytes, *, aad: bytes, key: bytes | None = None) -> bytes:

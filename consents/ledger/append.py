@@ -1,8 +1,9 @@
 """WRITES ledger entries. The only way in; refuses to run outside a transaction."""
 
 import datetime
+import secrets
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +67,10 @@ def append_acts(
     acts = list(acts)
     keys: Keys = {None: (None, disclosures.public_key_bytes())}
     keys |= disclosures.person_keys({_key(fact.person) for _, facts in acts for fact in facts if fact.person})
-    rows = Rows()
-    sealed = [prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows) for txn, facts in acts]
+    rows, random = Rows(), vault.drawn()
+    sealed = [
+        prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows, random=random) for txn, facts in acts
+    ]
     write(rows)
     promises.keep(sealed, by=by, at=at)
     return [entry for act in sealed for entry in act]
@@ -90,6 +93,7 @@ def prepare(
     txn: uuid.UUID | None,
     keys: Keys,
     rows: Rows,
+    random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> list[entries.Sealed]:
     """Seal entries and add what is to be written to `rows`. `keys` has one for everybody in `facts`."""
     sealed = []
@@ -97,10 +101,13 @@ def prepare(
     for fact in facts:
         person = _key(fact.person)
         subject = pseudonym(person, _key(fact.operator))
-        entry = entries.seal(fact.typ, at=at, fields=_fields(fact, by=by, at=at, txn=txn, subject=subject))
+        fields = _fields(fact, by=by, at=at, txn=txn, subject=subject)
+        entry = entries.seal(fact.typ, at=at, fields=fields, random=random)
         key_id, key = keys[person]
         rows.events.append((entry.event_id, entry.entry, entry.typ))
-        encrypted = disclosures.encrypt_all(key, event_id=entry.event_id, disclosures=entry.disclosures)
+        encrypted = disclosures.encrypt_all(
+            key, event_id=entry.event_id, disclosures=entry.disclosures, random=random
+        )
         rows.disclosures += [
             (entry.event_id, name, entry.digests[name], ciphertext, key_id, keep_until)
             for name, ciphertext in encrypted.items()

@@ -4,7 +4,7 @@ import base64
 import json
 import secrets
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from consents.models import Disclosure, PersonKey
@@ -16,11 +16,16 @@ def _aad(event_id: uuid.UUID, name: str) -> bytes:
     return event_id.bytes + name.encode("ascii")
 
 
-def encrypt_all(key: bytes, *, event_id: uuid.UUID, disclosures: dict[str, str]) -> dict[str, bytes]:
+def encrypt_all(
+    key: bytes,
+    *,
+    event_id: uuid.UUID,
+    disclosures: dict[str, str],
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> dict[str, bytes]:
     """Each disclosure of an entry, by field name, so that it opens in its own place only."""
-    sealed = vault.seal_all(
-        ((text.encode("ascii"), _aad(event_id, name)) for name, text in disclosures.items()), key=key
-    )
+    values = ((text.encode("ascii"), _aad(event_id, name)) for name, text in disclosures.items())
+    sealed = vault.seal_all(values, key=key, random=random)
     return dict(zip(disclosures, sealed, strict=True))
 
 

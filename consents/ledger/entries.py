@@ -13,7 +13,7 @@ import json
 import secrets
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -192,16 +192,20 @@ def encode(*, typ: str, day: datetime.date, event_id: uuid.UUID, digests: list[s
     return entry
 
 
-def seal(typ: str, *, at: datetime.datetime, fields: Mapping[str, Any]) -> Sealed:
+def seal(
+    typ: str,
+    *,
+    at: datetime.datetime,
+    fields: Mapping[str, Any],
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> Sealed:
     """A new entry about a moment, with fresh salts. Raises UnknownField for a type or field that is not agreed."""
     allowed = FIELDS.get(typ)
     if allowed is None:
         raise UnknownField(f"{typ} is not a ledger type")
     if unknown := sorted(set(fields) - allowed):
         raise UnknownField(f"{typ} has no field {', '.join(unknown)}")
-    noise = secrets.token_bytes(
-        16 * (len(fields) + 1)
-    )  # the system is asked once: 16 bytes for each salt, and for the id
+    noise = random(16 * (len(fields) + 1))  # asked once: 16 bytes for each salt, and for the id
     salts = [noise[n : n + 16] for n in range(16, len(noise), 16)]
     disclosures = {
         name: disclose(name, value, salt) for (name, value), salt in zip(fields.items(), salts, strict=True)
