@@ -25,9 +25,7 @@ def databases() -> set[str]:
 
 
 def test_an_unknown_benchmark_is_told_what_there_is():
-    with pytest.raises(
-        CommandError, match=r"no benchmark mass: choose ledger, claim, propagation, celery or all"
-    ):
+    with pytest.raises(CommandError, match=r"no benchmark mass: choose ledger, claim, .* or all"):
         call_command("bench", "mass", stdout=io.StringIO())
 
 

@@ -16,7 +16,7 @@ import standardwebhooks
 from django.db import connection, transaction
 
 from config import celery
-from consents import answers, health, jobs, ledger, lifecycle, messages, propagation, retries
+from consents import answers, health, jobs, ledger, lifecycle, messages, propagation, retries, routes
 from consents.actors import Actor
 from consents.models import Breaker, Claimed, Delivery, EntryIndex, Lease, LedgerEntry, Outgoing
 from consents.sending import Attempt
@@ -937,3 +937,16 @@ def test_two_tries_of_one_row_that_come_in_together_are_one_step(subscription, n
     row = as_written(first)
     assert (row.state, row.http_status) == ("sent", 200)
     assert EntryIndex.objects.filter(jti=first.jti, typ="delivery.sent").count() == 1
+
+
+def test_a_run_looks_a_route_up_once_and_follows_a_change_within_a_second(
+    service, channels, monkeypatch, django_assert_num_queries
+):
+    lately, organization = routes.Lately(), service.organization_id
+    with django_assert_num_queries(2):
+        first = lately.routes([organization])[organization]
+        assert lately.routes([organization])[organization] is first
+    Channel.objects.filter(organization=organization).update(state="retired")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.1)
+    assert lately.routes([organization]) == {}
