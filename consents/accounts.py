@@ -1,6 +1,7 @@
 """WRITES people: who signs up as what (allauth's adapter), and what they change about themselves."""
 
 import datetime
+import ipaddress
 import uuid
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -11,9 +12,10 @@ from allauth.idp.oidc.models import Token
 from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from consents import lifecycle
+from consents import lifecycle, turnstile
 from consents.actors import Actor
 from consents.ledger import erasing
 from consents.models import (
@@ -26,6 +28,9 @@ from consents.models import (
     Person,
     Subscription,
 )
+
+FROM_A_NETWORK = 120  # sign-ins by password a minute
+FROM_EVERYBODY = 30_000
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -47,9 +52,27 @@ class AccountAdapter(DefaultAccountAdapter):
         site = SimpleNamespace(name=str(_("방지턱")), domain=urlsplit(settings.PORTAL_URL).netloc)
         return super().render_mail(template_prefix, email, {**context, "current_site": site}, headers)
 
+    def pre_authenticate(self, request, **credentials):
+        """Besides allauth's limits of one account and one address: those of a network and of everybody (T34)."""
+        at, network = timezone.now(), _network(self.get_client_ip(request))
+        if turnstile.too_often("login:network", network, most=FROM_A_NETWORK, at=at) or turnstile.too_often(
+            "login:all", "", most=FROM_EVERYBODY, at=at
+        ):
+            raise self.validation_error("too_many_login_attempts")
+        super().pre_authenticate(request, **credentials)
+
     def get_phone(self, user):
         """The portal keeps no telephone numbers."""
         return
+
+
+def _network(address: str) -> str:
+    """The /24 of an IPv4 address, the /56 of an IPv6 one: what one attacker has at least."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:  # a socket without one
+        return address
+    return str(ipaddress.ip_network(f"{ip}/{24 if ip.version == 4 else 56}", strict=False))
 
 
 def display(person: Person) -> str:

@@ -1,5 +1,7 @@
 """WRITES how often somebody has come, and which ids are spent. Both in PostgreSQL: what keeps attackers out must hold while
-the cache is down or emptied (T19, T34). Never called inside the transaction of an act: what is counted stays counted.
+the broker is down or emptied (T19, T34). Nobody is counted inside the transaction of an act: what is counted stays so.
+
+Whoever was refused is remembered until their window ends (`is_shut`), so that a flood need not cost a query each time.
 """
 
 import datetime
@@ -10,13 +12,15 @@ from django.db import connection
 from consents.models import SpentId, Turn
 
 WINDOW = 60  # seconds
+MOST_SHUT = 10_000
+_shut: dict[str, datetime.datetime] = {}  # digest → until when, in this process
 
 _COUNT_SQL = """
 INSERT INTO consents_turn AS known (digest, began_at, count) VALUES (%(digest)s, %(at)s, 1)
 ON CONFLICT (digest) DO UPDATE SET
   began_at = CASE WHEN known.began_at > %(old)s THEN known.began_at ELSE %(at)s END,
   count = CASE WHEN known.began_at > %(old)s THEN known.count + 1 ELSE 1 END
-RETURNING count
+RETURNING count, began_at
 """
 _SPEND_SQL = """
 INSERT INTO consents_spentid AS known (digest, until) VALUES (%(digest)s, %(until)s)
@@ -27,10 +31,22 @@ RETURNING 1
 
 def too_often(kind: str, who: str, *, most: int, at: datetime.datetime) -> bool:
     """Counts one more of this kind; whether that is more than `most` in WINDOW seconds."""
-    old = at - datetime.timedelta(seconds=WINDOW)
+    digest, window = _digest(kind, who), datetime.timedelta(seconds=WINDOW)
     with connection.cursor() as cursor:
-        cursor.execute(_COUNT_SQL, {"digest": _digest(kind, who), "at": at, "old": old})
-        return cursor.fetchone()[0] > most
+        cursor.execute(_COUNT_SQL, {"digest": digest, "at": at, "old": at - window})
+        count, began_at = cursor.fetchone()
+    if count <= most:
+        return False
+    if len(_shut) >= MOST_SHUT:
+        forget_shut()
+    _shut[digest] = began_at + window
+    return True
+
+
+def is_shut(kind: str, who: str, *, at: datetime.datetime) -> bool:
+    """Whether this process has refused them in the window that still lasts. Costs nothing, and counts nothing."""
+    until = _shut.get(_digest(kind, who))
+    return until is not None and at < until
 
 
 def spend(kind: str, who: str, one: str, *, until: datetime.datetime, at: datetime.datetime) -> bool:
@@ -40,11 +56,19 @@ def spend(kind: str, who: str, one: str, *, until: datetime.datetime, at: dateti
         return cursor.fetchone() is not None
 
 
+def forget_shut() -> None:
+    """Ask the database about everybody again, in this process."""
+    _shut.clear()
+
+
 def forget_old(*, at: datetime.datetime, limit: int = 5000) -> int:
     """Remove what counts no longer, at most `limit` rows of each. Returns how many."""
     turns = Turn.objects.filter(began_at__lte=at - datetime.timedelta(seconds=WINDOW)).order_by("began_at")
     ids = SpentId.objects.filter(until__lte=at).order_by("until")
     gone = Turn.objects.filter(pk__in=turns.values("pk")[:limit]).delete()[0]
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM portal_cache WHERE expires <= %s", [at])
+        gone += cursor.rowcount
     return gone + SpentId.objects.filter(pk__in=ids.values("pk")[:limit]).delete()[0]
 
 

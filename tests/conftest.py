@@ -5,6 +5,7 @@ import datetime
 import pytest
 from django.utils import translation
 
+from consents import turnstile
 from consents.actors import Actor
 from providers import datafiles, policy
 from providers.models import PolicyRule
@@ -61,6 +62,12 @@ def published_log(settings, tmp_path_factory, request):
     settings.LEDGER_DIR, settings.SIGNER_DIR = folder / "ledger", folder / "signer"
     settings.LEDGER_POLICY = settings.LEDGER_DIR / "policy.txt"
     return settings.LEDGER_DIR
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_shut_out():
+    """Who came too often in one test is a stranger in the next."""
+    turnstile.forget_shut()
 
 
 @pytest.fixture

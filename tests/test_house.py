@@ -275,6 +275,7 @@ SOCKETS = {
     "providers/management/commands/sandbox.py": "the other side: pretend organizations of the demo",
     "consents/ledger/signer.py": "the log's signer and its caller, on their own unix socket",
     "consents/management/commands/witness.py": "the regulator's witness: it listens and never connects",
+    "consents/benchmarks/tokens.py": "the clients of the benchmark's own web server on loopback",
     "consents/benchmarks/steady.py": "asks the benchmark's own receiver on loopback what has arrived",
     "consents/benchmarks/stops.py": "the bare loop that sending is measured against, and its receiver on loopback",
     "config/servers.py": "asks the embedded broker on its own unix socket whether it lives",

@@ -1,5 +1,6 @@
 """The OAuth2 doors that allauth leaves open: every public key, limits, own tokens only, proofs, PKCE with S256."""
 
+import datetime
 import json
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ from consents.api import dpop, oauth_server
 from providers import signing
 from providers.dpop import ALGORITHMS
 
-PER_MINUTE = 1200  # requests of one client from one address; failed ones of one address
+PER_MINUTE = 1200  # requests of one client; failed ones of one address
 LARGEST_FORM = 16_384  # bytes
 FORM = "application/x-www-form-urlencoded"
 
@@ -89,21 +90,17 @@ def userinfo(request):
 
 
 def _answer(request, endpoint: str, *, proof: bool = False) -> HttpResponse:
-    """One request of a client. It is counted before its secret is looked at, by client and address together: who floods
-    under one name keeps no other waiting, and nobody can use up somebody else's share from elsewhere."""
+    """One request of a client, on its own account (`_is_too_often`)."""
     if (refusal := _malformed(request)) is not None:
         return refusal
     at, address = timezone.now(), get_adapter().get_client_ip(request)
-    if turnstile.too_often("token:pair", f"{_claimed_client(request)} {address}", most=PER_MINUTE, at=at):
+    if _is_too_often(request, address, at):
         return _waiting()
     try:
-        oauth_server.sign_in(request, at=at)
         oauth_server.bind_to(dpop.signer(request) if proof else None)
         get_validator_context().requested_resources = get_resources(request)
         with transaction.atomic():
             answer = getattr(oauth_server.server(), endpoint)(*extract_params(request))
-    except oauth_server.TooMany:
-        return _waiting()
     except dpop.BadProof as error:
         return _bad_proof(error, status=400)
     except OAuth2Error as error:
@@ -114,6 +111,19 @@ def _answer(request, endpoint: str, *, proof: bool = False) -> HttpResponse:
     if proof and oauth_server.bound_to():
         response["DPoP-Nonce"] = dpop.fresh_nonce()
     return response
+
+
+def _is_too_often(request, address: str, at: datetime.datetime) -> bool:
+    """Who signs in is counted as that client, wherever they come from; who does not, as who they say they are at their
+    address. So one client's flood refuses no other, not even at the same address, and nobody uses up somebody else's
+    share by guessing at their secret from elsewhere."""
+    claimed = _claimed_client(request)
+    guest = f"{claimed} {address}"
+    if turnstile.is_shut("token:client", claimed, at=at) or turnstile.is_shut("token:guest", guest, at=at):
+        return True
+    client = oauth_server.sign_in(request, at=at)
+    kind, who = ("token:client", client.pk) if client else ("token:guest", guest)
+    return turnstile.too_often(kind, who, most=PER_MINUTE, at=at)
 
 
 @access.public

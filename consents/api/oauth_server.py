@@ -17,7 +17,7 @@ from allauth.idp.oidc.models import Client, Token
 from django.conf import settings
 from django.utils import timezone
 from oauthlib.common import Request
-from oauthlib.oauth2.rfc6749.errors import OAuth2Error
+from oauthlib.oauth2.rfc6749.errors import InvalidGrantError, OAuth2Error
 from oauthlib.openid import Server
 
 from consents import clients, oauth, turnstile
@@ -30,11 +30,6 @@ ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ASSERTION_LASTS = 60  # seconds from iat to exp, at most (FAPI 2.0)
 ASSERTION_TYPES = (None, "JWT", "client-authentication+jwt")
 LONGEST_ID = 256
-PER_MINUTE = 1200  # sign-ins of one client, from wherever they come
-
-
-class TooMany(Exception):
-    """This client has come too often in this minute."""
 
 
 class BadProof(OAuth2Error):
@@ -82,14 +77,19 @@ class Validator(OAuthLibRequestValidator):
         return super().validate_grant_type(client_id, grant_type, client, request, *args, **kwargs)
 
     def validate_refresh_token(self, refresh_token, client, request: Request, *args, **kwargs) -> bool:
-        """A bound refresh token works with its key only (RFC 9449 §5)."""
-        if not super().validate_refresh_token(refresh_token, client, request, *args, **kwargs):
+        """Each works once, also when it comes twice in the same moment; a bound one with its key only (RFC 9449 §5)."""
+        own = Token.objects.select_for_update().filter(client=client, type=Token.Type.REFRESH_TOKEN)
+        kept = own.by_value(refresh_token).first()
+        if kept is None or not super().validate_refresh_token(
+            refresh_token, client, request, *args, **kwargs
+        ):
             return False
-        kept = Token.objects.lookup(Token.Type.REFRESH_TOKEN, refresh_token)
-        wanted = oauth.key_of(kept) if kept else None
+        wanted = oauth.key_of(kept)
         return wanted is None or hmac.compare_digest(wanted, bound_to() or "")
 
     def save_bearer_token(self, token: dict, request: Request, *args, **kwargs) -> None:
+        if request.grant_type == "authorization_code":
+            _spend_code(request)
         super().save_bearer_token(token, request, *args, **kwargs)
         if bound_to():
             token["token_type"] = "DPoP"  # noqa: S105
@@ -121,28 +121,27 @@ class Validator(OAuthLibRequestValidator):
 # --- signing in ------------------------------------------------------------------------------------------------------
 
 
-def sign_in(request, *, at: datetime.datetime) -> None:
-    """Remember the client that this request proves to be, if it does. Outside every transaction: keys may have to be
-    fetched, and what was counted and spent stays so. Raises TooMany."""
+def sign_in(request, *, at: datetime.datetime) -> Client | None:
+    """The client that this request proves to be, remembered for the server. Outside every transaction: keys may have to be
+    fetched, and what was spent stays so."""
     named, secret = extract_basic_auth(request.headers)
     asserted = request.POST.get("client_assertion") or request.POST.get("client_assertion_type")
     ways = [bool(named), bool(request.POST.get("client_secret")), bool(asserted)]
     if sum(ways) != 1:
-        return  # none, or more than one (RFC 6749 §2.3)
+        return None  # or more than one (RFC 6749 §2.3)
     if asserted:
         client = _by_assertion(request, at)
     else:
         client = _by_secret(
             named or request.POST.get("client_id", ""), secret or request.POST.get("client_secret", ""), at
         )
-    if client is not None and turnstile.too_often("token:client", client.pk, most=PER_MINUTE, at=at):
-        raise TooMany
     _kept()["client"] = client
+    return client
 
 
 def _by_secret(client_id: str, secret: str, at: datetime.datetime) -> Client | None:
     client = _found(client_id)
-    _kept()["secret"] = genuine = clients.secret_of(client_id, secret, at=at)
+    _kept()["secret"] = genuine = clients.secret_of(client, secret, at=at)
     return client if genuine else None
 
 
@@ -178,6 +177,14 @@ def _found(client_id: object) -> Client | None:
     return known[client_id]
 
 
+def _spend_code(request: Request) -> None:
+    """A code works once, also when it comes twice in the same moment, or after the cache was emptied (T19)."""
+    at = timezone.now()
+    until = at + datetime.timedelta(seconds=2 * app_settings.AUTHORIZATION_CODE_EXPIRES_IN)
+    if not turnstile.spend("code", request.client.pk, request.code, until=until, at=at):
+        raise InvalidGrantError(description="the code was used before")
+
+
 def _is_first(claims: dict, client_id: str, *, at: datetime.datetime) -> bool:
     """`sub`, `exp` and `jti` are right, and the `jti` was not seen before. The rest is verified already."""
     jti, issued, ends = claims.get("jti"), claims.get("iat"), claims.get("exp")
@@ -185,7 +192,7 @@ def _is_first(claims: dict, client_id: str, *, at: datetime.datetime) -> bool:
         return False
     if not isinstance(jti, str) or not 0 < len(jti) <= LONGEST_ID or not isinstance(ends, int | float):
         return False
-    if not 0 < ends - issued <= ASSERTION_LASTS:
+    if not isinstance(issued, int | float) or not 0 < ends - issued <= ASSERTION_LASTS:
         return False
     until = at + datetime.timedelta(seconds=2 * ASSERTION_LASTS)
     return turnstile.spend("assertion", client_id, jti, until=until, at=at)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from dateutil.relativedelta import relativedelta
-from django.core.cache import cache
+from django.core.cache import caches
 from django.db import connection
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.shortcuts import get_object_or_404
@@ -263,12 +263,12 @@ _LEAGUE = f"""
 def league(*, at: datetime.datetime) -> list[League]:
     """Organizations that were told to stop lately: the smallest share of what is late first, then the quickest; who was told
     too seldom to be judged comes last. Remembered for a while, because it reads every stop of LEAGUE_DAYS."""
-    rows = cache.get("league")
+    rows = caches["comfort"].get("league")
     if rows is None:
         with connection.cursor() as cursor:
             cursor.execute(_LEAGUE, {"at": at, "since": at - datetime.timedelta(days=LEAGUE_DAYS)})
             rows = cursor.fetchall()
-        cache.set("league", rows, LEAGUE_REMEMBERED)
+        caches["comfort"].set("league", rows, LEAGUE_REMEMBERED)
     least = policy.number("MINIMUM_CELL", on=at.date())
     known = Organization.objects.in_bulk([row[0] for row in rows]) if rows else {}
     return sorted((_judged(known[row[0]], row[1:], least) for row in rows if row[0] in known), key=_rank)

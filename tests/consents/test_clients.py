@@ -86,7 +86,7 @@ def test_an_admin_makes_a_client_and_sees_its_secret_once(desk, own):
     assert link.client.get_redirect_uris() == ["https://a.example/back"]
     kept = link.secrets.get()
     assert kept.expires_at.date() == (timezone.now() + datetime.timedelta(days=90)).date()
-    assert clients.secret_of(link.client_id, secret, at=timezone.now()) == kept
+    assert clients.secret_of(clients.find(link.client_id), secret, at=timezone.now()) == kept
     assert secret not in desk.get(reverse("desk_api")).content.decode()
     assert page["Cache-Control"] == "no-store, private"
     entry = EntryIndex.objects.get(party=own)
@@ -102,7 +102,7 @@ def test_a_second_client_is_not_made(desk, link):
 def test_a_secret_is_exchanged_and_the_old_one_retired(desk, link):
     page = desk.post(reverse("rotate_api_secret", args=[link.client_id]), {"days": "365"})
     secret = re.search(r'id="secret" type="text" value="([^"]+)"', page.content.decode())[1]
-    assert clients.secret_of(link.client_id, secret, at=timezone.now())
+    assert clients.secret_of(clients.find(link.client_id), secret, at=timezone.now())
     assert "비밀이 둘이에요" in desk.get(reverse("desk_api")).content.decode()
     again = desk.post(reverse("rotate_api_secret", args=[link.client_id]), {"days": "365"})
     assert again["Location"] == reverse("desk_api") and link.secrets.count() == 2

@@ -11,7 +11,7 @@ import psycopg
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from consents.benchmarks import Result, holdings, ledger, steady, stops
+from consents.benchmarks import Result, holdings, ledger, steady, stops, tokens
 
 BENCHES: dict[str, Callable[..., Result]] = {
     "ledger": ledger.run,
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[..., Result]] = {
     "propagation": stops.propagate,
     "celery": steady.celery,
     "holdings": holdings.run,
+    "tokens": tokens.run,
 }
 _NUMBERS = ("entries", "rounds", "leaves")
 
@@ -27,7 +28,7 @@ class Command(BaseCommand):
     help = (
         "How fast the portal is on this machine, against a limit measured in the same run. NAME: ledger (sequencing, "
         "witnessing, verifying, proving), claim (rows claimed and finished), propagation (messages sent and recorded), celery (stops from act "
-        "to received under a steady load), holdings (a million reported rows taken in), or all. Everything happens in a scratch database on the same server and in a temporary folder, which are gone afterwards; the portal's own log is not touched. Machines are noisy: read the "
+        "to received under a steady load), holdings (a million reported rows taken in), tokens (access tokens of servers, and of one beside another's flood), or all. Everything happens in a scratch database on the same server and in a temporary folder, which are gone afterwards; the portal's own log is not touched. Machines are noisy: read the "
         "ratio, and the load average beside it."
     )
 

@@ -73,8 +73,8 @@ def test_secrets_are_kept_hashed_and_cheap(server):
     assert kept.digest.startswith("machine_sha256$") and SECRET not in kept.digest
     assert not server.check_secret(SECRET), "the library's own secret opens nothing"
     at = timezone.now()
-    assert clients.secret_of(server.pk, SECRET, at=at) == kept
-    assert clients.secret_of(server.pk, SECRET + "x", at=at) is None
+    assert clients.secret_of(clients.find(server.pk), SECRET, at=at) == kept
+    assert clients.secret_of(clients.find(server.pk), SECRET + "x", at=at) is None
 
 
 @pytest.mark.parametrize(

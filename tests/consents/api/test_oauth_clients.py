@@ -4,8 +4,11 @@ import base64
 import datetime
 import hashlib
 import json
+import math
+import re
 import secrets
 import threading
+import time
 from urllib.parse import urlencode
 
 import pytest
@@ -16,7 +19,7 @@ from django.utils import timezone
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from consents import clients, jobs, oauth, turnstile
+from consents import accounts, clients, jobs, oauth, turnstile
 from consents.actors import Actor
 from consents.api import oauth as doors
 from consents.api import oauth_server
@@ -466,7 +469,7 @@ def test_a_bound_token_needs_its_key_every_time(bound):
     assert told["cnf"] == {"jkt": key.thumbprint()} and told["token_type"] == "DPoP"
 
 
-def send(path, value, *proofs, body="{}"):
+def send(path, value, *proofs, body='{"returnImmediately": true}'):
     return Client().post(
         path, body, content_type="application/json",
         headers={"Authorization": f"DPoP {value}", **({"DPoP": ", ".join(proofs)} if proofs else {})},
@@ -630,7 +633,7 @@ def test_guesses_from_elsewhere_do_not_use_up_a_clients_share(made, monkeypatch)
 
 
 def test_one_client_from_many_addresses_has_one_share(made, monkeypatch):
-    monkeypatch.setattr(oauth_server, "PER_MINUTE", 2)
+    monkeypatch.setattr(doors, "PER_MINUTE", 2)
     assert [grant(*made, address=f"203.0.113.{n}").status_code for n in range(4)] == [200, 200, 429, 429]
 
 
@@ -640,15 +643,143 @@ def test_a_forged_forwarding_header_changes_nothing(made, monkeypatch):
     assert seen == [200, 200, 429, 429]
 
 
-def test_limits_hold_while_the_cache_is_down(made, monkeypatch, settings):
+@pytest.fixture
+def broken(settings):
+    """Production's caches, with a broker that is not there."""
     settings.CACHES = {
-        "default": {
+        "default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "portal_cache"},
+        "comfort": {
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
             "LOCATION": "redis://127.0.0.1:1/0",
-        }
+        },
     }
+
+
+def test_limits_hold_while_the_broker_is_down(made, monkeypatch, broken):
     monkeypatch.setattr(doors, "PER_MINUTE", 2)
     assert [grant(*made).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def _sign_in(email, password, address="192.0.2.7", forwarded="") -> str:
+    """What a sign-in by password is answered."""
+    from django.utils import translation
+
+    with translation.override("ko"):
+        answer = Client(REMOTE_ADDR=address).post(
+            "/accounts/login/", {"login": email, "password": password},
+            headers={"X-Forwarded-For": forwarded} if forwarded else {},
+        )  # fmt: skip
+    return "in" if answer.status_code == 302 else "later" if "시도" in answer.content.decode() else "wrong"
+
+
+@pytest.fixture
+def holder(person):
+    """A person with a password."""
+    from allauth.account.models import EmailAddress
+
+    person.set_password("bangjiteok-long-enough")
+    person.save()
+    EmailAddress.objects.create(user=person, email=person.email, verified=True, primary=True)
+    return person
+
+
+def test_sign_in_is_limited_by_account_while_the_broker_is_down(holder, broken):
+    """T34: guesses at one account from everywhere; what the caller says of other addresses changes nothing."""
+    assert _sign_in(holder.email, "bangjiteok-long-enough") == "in"
+    answers = [
+        _sign_in(holder.email, "a wrong password", f"203.0.{n}.7", f"198.51.100.{n}") for n in range(12)
+    ]
+    assert answers[0] == "wrong" and answers[-1] == "later"
+    assert _sign_in(holder.email, "bangjiteok-long-enough", "198.18.0.9") == "later"
+
+
+def test_sign_in_is_limited_by_network(holder, broken, monkeypatch):
+    monkeypatch.setattr(accounts, "FROM_A_NETWORK", 3)
+    answers = [_sign_in(f"nobody{n}@example.com", "wrong wrong wrong", f"203.0.113.{n}") for n in range(5)]
+    assert answers == ["wrong"] * 3 + ["later"] * 2
+    assert _sign_in(holder.email, "bangjiteok-long-enough", "203.0.114.1") == "in"
+
+
+def test_sign_in_is_limited_for_everybody(holder, broken, monkeypatch):
+    monkeypatch.setattr(accounts, "FROM_EVERYBODY", 2)
+    answers = [_sign_in(f"nobody{n}@example.com", "wrong wrong wrong", f"203.0.{n}.9") for n in range(4)]
+    assert answers == ["wrong"] * 2 + ["later"] * 2
+
+
+def test_the_network_of_an_address():
+    assert accounts._network("203.0.113.7") == accounts._network("203.0.113.250") == "203.0.113.0/24"
+    assert accounts._network("2001:db8:0:12ff::1") == accounts._network("2001:db8:0:1200::9")
+    assert accounts._network("2001:db8:0:1300::1") != accounts._network("2001:db8:0:1200::1")
+    assert accounts._network("unix:") == "unix:"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refresh_token_that_comes_twice_at_once_works_once(app, person):
+    value = token(app, person, ["me"], type=Token.Type.REFRESH_TOKEN)
+    fields = {"grant_type": "refresh_token", "client_id": app.pk, "refresh_token": value}
+    assert sorted(_at_once(lambda: post(TOKEN, fields).status_code, 4)) == [200, 400, 400, 400]
+    assert Token.objects.filter(type="rt").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_code_that_comes_twice_at_once_works_once(app, person, broken):
+    """Also where the cache that keeps it has not heard of the first use yet."""
+    verifier = secrets.token_urlsafe(48)
+    code = _code(app, person, verifier)
+    fields = {
+        "grant_type": "authorization_code", "client_id": app.pk, "code": code, "code_verifier": verifier,
+        "redirect_uri": "https://my.example/back",
+    }  # fmt: skip
+    assert sorted(_at_once(lambda: post(TOKEN, fields).status_code, 4)) == [200, 400, 400, 400]
+    assert Token.objects.filter(type="at").count() == 1
+
+
+def _code(app, person, verifier) -> str:
+    from urllib.parse import parse_qs, urlsplit
+
+    browser = Client()
+    browser.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    page = browser.get("/identity/o/authorize", {
+        "response_type": "code", "client_id": app.pk, "redirect_uri": "https://my.example/back", "scope": "me",
+        "code_challenge": challenge, "code_challenge_method": "S256",
+    })  # fmt: skip
+    signed = re.search(r'name="request" value="([^"]+)"', page.content.decode())[1]
+    back = browser.post("/identity/o/authorize", {"request": signed, "scopes": ["me"], "action": "grant"})
+    return parse_qs(urlsplit(back["Location"]).query)["code"][0]
+
+
+def _at_once(act, times: int) -> list:
+    seen, start = [], threading.Barrier(times)
+
+    def come() -> None:
+        start.wait()
+        seen.append(act())
+        connection.close()
+
+    threads = [threading.Thread(target=come) for _ in range(times)]
+    [one.start() for one in threads]
+    [one.join() for one in threads]
+    return seen
+
+
+@pytest.mark.slow
+def test_a_stranger_cannot_tell_by_the_clock_who_is_a_client(made):
+    """T14: 200 pairs, Mann-Whitney; a machine under load may need another try."""
+    assert any(_same_time(made[0].client_id) for _ in range(3))
+
+
+def _same_time(client_id: str) -> bool:
+    known, unknown = [], []
+    for n in range(200):
+        for kept, name in ((known, client_id), (unknown, f"{n:032x}")):
+            start = time.perf_counter()
+            post(TOKEN, {"grant_type": "client_credentials", "client_id": name, "client_secret": "x" * 43})
+            kept.append(time.perf_counter() - start)
+    ranked = sorted([(one, 0) for one in known] + [(one, 1) for one in unknown])
+    u = sum(rank for rank, (_one, which) in enumerate(ranked, 1) if which == 0) - 200 * 201 / 2
+    z = abs(u - 200 * 200 / 2) / math.sqrt(200 * 200 * 401 / 12)
+    return z < 2.576  # p > 0.01
 
 
 def test_a_window_ends(made, monkeypatch, time_machine):
