@@ -12,7 +12,11 @@ def providers(env: Env) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in ("kakao", "naver"):
         if client := env(f"IDENTITY_{name.upper()}_CLIENT_ID"):
-            app = {"client_id": client, "secret": env(f"IDENTITY_{name.upper()}_SECRET"), "key": ""}
+            app: dict[str, Any] = {
+                "client_id": client,
+                "secret": env(f"IDENTITY_{name.upper()}_SECRET"),
+                "key": "",
+            }
             found[name] = {"APPS": [app]}
     if client := env("IDENTITY_OIDC_CLIENT_ID"):
         app = {

@@ -408,6 +408,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 2.0,
         "options": {"expires": 5},
     },
+    "end what was closed": {"task": "consents.jobs.end_closed", "schedule": 5.0, "options": {"expires": 5}},
     "ask what is held": {"task": "consents.jobs.discover", "schedule": 15.0, "options": {"expires": 15}},
     "expire what is due": {"task": "consents.jobs.expire", "schedule": 60.0, "options": {"expires": 50}},
     "erase whose hold has ended": {

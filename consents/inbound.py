@@ -16,8 +16,8 @@ from consents import answers, lifecycle, references
 from consents.actors import Actor
 from consents.ledger.entries import SEOUL
 from consents.models import Consent, Delivery, EndReason, InboundMessage, Reference, Subscription
-from providers import policy, wires
-from providers.models import Organization
+from providers import policy, registry, wires
+from providers.models import Organization, Service
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +92,93 @@ def heard(
     """A message that changes nothing (a test of the line). False where it came before. Raises Reused."""
     with transaction.atomic():
         return _is_new(organization, message.jti, raw, at=at)
+
+
+# --- said by their own server or admin ---------------------------------------------------------------------------------
+
+# What an organization may give as its reason, by its part in what it ends.
+REASONS: dict[str, tuple[str, ...]] = {
+    EndReason.SOURCE_LEFT: (EndReason.SOURCE_LEFT, EndReason.ACCOUNT_CLOSED),
+    EndReason.OPERATOR_CLOSED: (EndReason.OPERATOR_CLOSED, EndReason.ACCOUNT_CLOSED),
+}
+CLOSED_AT_ONCE = 200  # subscriptions of closed services that end in one run
+
+
+class WrongReason(ValueError):
+    """Not a reason that this organization can have."""
+
+
+def end(
+    organization: Organization,
+    *,
+    kind: str,
+    identifier: str,
+    reason: str = "",
+    by: Actor,
+    at: datetime.datetime,
+) -> int:
+    """The organization ends what it calls so, by our id: a consent, or of a subscription what it may end. How many ended; 0 where
+    all of it had ended before. Everybody else is told, the person gets a notice, the organization is not called back.
+
+    Raises Unknown, WrongReason."""
+    with transaction.atomic():
+        endings = _meant(organization, kind, identifier)
+        if not endings:
+            raise Unknown(identifier)
+        return _end_all(endings, reason=reason, by=by, at=at)
+
+
+def end_customer(
+    organization: Organization, *, subject: uuid.UUID, service: Service | None = None, reason: str = "", by: Actor,
+    at: datetime.datetime,
+) -> int:  # fmt: skip
+    """The customer whom messages call `subject` has left: an operator ends their live subscriptions (of this service only, where
+    one is named), a source what it sends of them. How many ended. Raises Unknown, WrongReason."""
+    live = Subscription.objects.live().filter(person__subject_id=subject)
+    own = live.filter(operator=organization)
+    if service is not None:
+        own = own.filter(service=service)
+    endings: list[Ending] = [(row, EndReason.OPERATOR_CLOSED) for row in own.order_by("pk")]
+    if service is None:
+        flows = Consent.objects.live().filter(source=organization, subscription__in=live)
+        flows = flows.exclude(subscription__operator=organization)
+        endings += [
+            (row, EndReason.SOURCE_LEFT) for row in flows.select_related("subscription").order_by("pk")
+        ]
+    if not endings:
+        raise Unknown(str(subject))
+    with transaction.atomic():
+        return _end_all(endings, reason=reason, by=by, at=at)
+
+
+def _end_all(endings: list[Ending], *, reason: str, by: Actor, at: datetime.datetime) -> int:
+    if reason and any(reason not in REASONS[own] for _what, own in endings):
+        raise WrongReason(reason)
+    return sum(lifecycle.ended_by(what, reason=reason or own, by=by, at=at) for what, own in endings)
+
+
+def close_service(service: Service, *, by: Actor, at: datetime.datetime) -> int:
+    """The operator closes a service: nobody joins from now on, and whoever is subscribed is ended by and by (`end_closed`), with a
+    message to every source and a notice to the person. How many that is. Again is no change."""
+    with transaction.atomic():
+        registry.close_service(service=service, by=by, at=at)
+        return Subscription.objects.live().filter(service=service).count()
+
+
+def end_closed(*, at: datetime.datetime, limit: int = CLOSED_AT_ONCE) -> int:
+    """End at most `limit` subscriptions of closed services, each in a transaction of its own; safe to run twice at once. How many."""
+    closed = (
+        Subscription.objects.live().filter(service__state=Service.State.CLOSED).select_related("operator")
+    )
+    return sum(
+        lifecycle.ended_by(
+            row,
+            reason=EndReason.OPERATOR_CLOSED,
+            by=Actor.organization(row.operator),
+            at=max(at, row.joined_at),
+        )
+        for row in closed.order_by("pk")[:limit]
+    )
 
 
 def _is_new(organization: Organization, jti: str, raw: bytes, *, at: datetime.datetime) -> bool:

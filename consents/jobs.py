@@ -104,6 +104,12 @@ def take_in() -> int:
 
 
 @shared_task
+def end_closed() -> int:
+    """End the subscriptions of services that their operators have closed; returns how many."""
+    return inbound.end_closed(at=clock.now())
+
+
+@shared_task
 def warn() -> dict:
     """Raise the speed bump's notices for everybody, and tell of regular flows that have fallen silent."""
     by, at = Actor.system("warn"), timezone.now()

@@ -233,6 +233,13 @@ def set_service_states(states: dict[str, str]) -> None:
         Service.objects.filter(slug=slug).update(state=state, changed_at=timezone.now())
 
 
+@transaction.atomic
+def close_service(*, service: Service, by=None, at: datetime.datetime) -> bool:
+    """Close a service for ever: nobody can join it from now on. False where it was closed before."""
+    open_now = Service.objects.filter(pk=service.pk).exclude(state=Service.State.CLOSED)
+    return bool(open_now.update(state=Service.State.CLOSED, changed_at=at))
+
+
 # Channels
 
 

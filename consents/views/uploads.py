@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from consents import access, uploads
 from consents.actors import Actor
 from consents.forms.uploads import LARGEST, UploadForm
+from consents.models import Upload
 from consents.queries import paging
 from consents.queries import uploads as queries
 
@@ -31,18 +32,19 @@ def desk_uploads(request):
     return render(request, "desk/desk_uploads.html", context, status=400 if sending else 200)
 
 
-desk_uploads.largest_form = LARGEST + 65_536  # type: ignore[attr-defined]
+desk_uploads.largest_form = LARGEST + 65_536
 
 
 def _sent(request, form: UploadForm):
     """The file is taken in pieces, and its turn comes next."""
     own, at, file = request.user.organization, timezone.now(), form.cleaned_data["file"]
+    format = form.format_of(file.name) or Upload.Format.CSV
     by = Actor.organization(own, member=request.user)
     try:
         upload = uploads.start(
             own,
             kind=form.cleaned_data["kind"],
-            format=form.format_of(file.name),
+            format=format,
             member=request.user,
             by=by,
             at=at,

@@ -181,6 +181,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "desk deliveries": (DESK, "/desk/deliveries/", 200),
     "desk delivery": (DESK2, desk_task(DESK2), 200),
     "channel": (DESK, "/desk/channel/", 200),
+    "end from the desk": (DESK, "/desk/end/", 200),
     "uploads": (DESK, "/desk/uploads/", 200),
     "channel, another": (DESK, "/desk/channel/ask/", 200),
     "gym": (DESK, "/desk/gym/", 200),

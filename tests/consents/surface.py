@@ -187,6 +187,8 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "api/v1/services/<slug:slug>": lambda side: side.service.slug,
     "api/v1/consent-requests/<uuid:pk>": lambda side: side.lodged.pk,
     "api/v1/consents/<uuid:pk>": lambda side: side.consent.pk,
+    "api/v1/subscriptions/<uuid:pk>": lambda side: side.live.pk,
+    "api/v1/services/<slug:slug>/close": lambda side: side.service.client_id,
     "api/v1/uploads/<uuid:pk>": lambda side: side.upload.pk,
     "api/v1/deliveries/<uuid:jti>/replay": lambda side: side.evidence.delivery.jti,
     "api/v1/grants/<uuid:pk>": lambda side: side.consent.pk,
@@ -344,6 +346,10 @@ FORMS: dict[str, Form] = {
     ),
     "resume": Form(lambda side: {}, button=True),
     "erase_consent": Form(lambda side: {}, button=True),
+    "desk_end": Form(lambda side: {"subject": str(side.person.subject_id), "reason": "operator_closed"}),
+    "close_service": Form(
+        lambda side: {"service": side.service.client_id, "name": side.service.name_ko}, ids=("service",)
+    ),
     "verify_me": Form(lambda side: {}, button=True),
     "count_code": Form(lambda side: {}, button=True),
     "desk_uploads": Form(
@@ -465,6 +471,9 @@ BODIES: dict[str, Callable[[Side], Any]] = {
         }
     ),
     "evidence": lambda side: side.signer.sign(side.signer.claims(side.delivery)),
+    "consents/<uuid:pk>/end": lambda side: {},
+    "subscriptions/<uuid:pk>/end": lambda side: {"reason": "operator_closed"},
+    "services/<slug:slug>/close": lambda side: {},
     "holding-count": lambda side: {"code": counting.make(side.person, by=SYSTEM, at=timezone.now())[0]},
     "holdings": lambda side: [
         {

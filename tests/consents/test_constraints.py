@@ -17,14 +17,20 @@ from consents.models import (
     Case,
     ChannelChange,
     ConsentRequest,
+    CountingCode,
     Escalation,
     Evidence,
     GymRun,
     IdempotencyKey,
+    Identity,
     InboundMessage,
     Lookup,
     Notice,
     Transfer,
+    Upload,
+    UploadPart,
+    UploadRefusal,
+    WaitingHolding,
     WeeklyCount,
 )
 from providers import keysets
@@ -455,6 +461,29 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE consents_case SET verb = 'adopt'",
         "UPDATE consents_case SET settled_at = now()",
     ],
+    # files, who people are, and what waits for them
+    "identity_is_a_digest": ["UPDATE consents_identity SET digest = 'the CI itself'"],
+    "waiting_holding_has_scopes_and_an_end": [
+        "UPDATE consents_waitingholding SET scopes = '{}'",
+        "UPDATE consents_waitingholding SET end_date = joined_on",
+    ],
+    "upload_is_read_as_far_as_it_is_here": [
+        "UPDATE consents_upload SET read_to = 11",
+        "UPDATE consents_upload SET read_to = -1",
+    ],
+    "upload_finishes_with_a_date": [
+        "UPDATE consents_upload SET state = 'done'",
+        "UPDATE consents_upload SET finished_at = now()",
+    ],
+    "upload_part_is_there_once": [
+        "INSERT INTO consents_uploadpart (upload_id, start, size, sealed) SELECT upload_id, start, 1, 'x' FROM consents_uploadpart"
+    ],
+    "upload_row_is_refused_once": [
+        'INSERT INTO consents_uploadrefusal (upload_id, number, "column", code, "values") '
+        "SELECT upload_id, number, '', 'x', '{}' FROM consents_uploadrefusal"
+    ],
+    "counting_code_is_used_by_a_company": ["UPDATE consents_countingcode SET used_at = now()"],
+    "counting_code_expires_after_it_is_made": ["UPDATE consents_countingcode SET expires_at = made_at"],
     # changes of channels, and the gym
     "channel_change_is_approved_by_somebody_else": [
         "UPDATE consents_channelchange SET approved_by_id = asked_by_id, approved_at = now()"
@@ -566,6 +595,24 @@ def rows(person, me, now) -> dict:
         organization=service.organization, week_on="2026-11-22", service=service, source=transfers[0].source,
         consents_new=1, consents_revoked=0, consents_own=1, reported_at=now,
     )  # fmt: skip
+    Identity.objects.create(person=person, digest="0" * 64, provider="test", verified_at=now)
+    WaitingHolding.objects.create(
+        digest="0" * 64, service=service, source=transfers[0].source, joined_on="2026-01-01", scopes=["bank.list"], purpose="p",
+        end_date="2027-01-01", reported_at=now,
+    )  # fmt: skip
+    upload = Upload.objects.create(
+        organization=service.organization,
+        kind="holdings",
+        format="csv",
+        received=10,
+        opened_at=now,
+        touched_at=now,
+    )
+    UploadPart.objects.create(upload=upload, start=0, size=10, sealed=b"x")
+    UploadRefusal.objects.create(upload=upload, number=2, column="subject", code="empty")
+    CountingCode.objects.create(
+        person=person, digest="0" * 64, made_at=now, expires_at=now + datetime.timedelta(minutes=1)
+    )
     Case.objects.create(kind="counts", organization=service.organization, matter="m", opened_at=now)
     moved = {"organization": service.organization, "channel": channel, "asked_by": admin, "asked_at": now}
     ChannelChange.objects.create(**moved)
