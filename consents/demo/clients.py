@@ -41,6 +41,8 @@ def settle(*, now: datetime.datetime) -> None:
 def _exchange(organization: Organization, *, by: Actor, at: datetime.datetime) -> None:
     """A second secret, which the pretend company uses from now on; the first has a day left."""
     link = organization.api_client
+    ApiClient.objects.filter(pk=link.pk).update(last_used_at=at)
+    link.secrets.update(last_used_at=at)
     _new, secret = clients.rotate(link, days=clients.LIVES[-1], by=by, at=at)
     path = partners.folder() / "sandbox.json"
     known = json.loads(path.read_text(encoding="utf-8"))
