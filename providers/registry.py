@@ -130,7 +130,9 @@ def _import_organization(
         raise register.Refused(
             "registration_number", f"differs from what is registered under {entry.org_code}"
         )
-    news = {name: True for name in ("is_operator", "is_source") if getattr(entry, name)}
+    news: dict[str, bool | str] = {
+        name: True for name in ("is_operator", "is_source") if getattr(entry, name)
+    }
     news = {name: value for name, value in news.items() if not getattr(organization, name)}
     if number and not organization.registration_number:
         news["registration_number"] = number

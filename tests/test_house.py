@@ -179,7 +179,7 @@ def every_view(patterns=None, prefix="") -> Iterator[tuple[str, object]]:
 PUBLIC = {
     "", "operators/", "operators/<slug:code>/", "services/", "services/<slug:slug>/", "healthz", "readyz", "start/",
     "api/docs/", "api/docs/problems", "api/docs/events/", "api/docs/events/asyncapi.json", "api/docs/events/vectors.json",
-    "api/docs/changes/", "api/docs/korea/", ".well-known/jwks.json", "identity/o/authorize", "identity/o/device",
+    "api/docs/changes/", "api/docs/korea/", "api/docs/start/", ".well-known/jwks.json", "identity/o/authorize", "identity/o/device",
     "identity/o/api/device/code", "identity/o/api/token", "identity/o/api/revoke", "api/v1/schema/", "api/",
     "log/checkpoint", "log/tile/<path:path>", "verify/", "verify/verify.py", "verify/policy.txt",
 }  # fmt: skip

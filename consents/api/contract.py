@@ -45,13 +45,17 @@ def complete(result: dict, generator, request, public) -> dict:
     for path, operations in result["paths"].items():
         for method in METHODS:
             if method in operations:
-                _complete(
-                    operations[method], components.get("schemas", {}), is_korean=path.startswith("/mydata/")
-                )
+                schemas = components.get("schemas", {})
+                _complete(operations[method], schemas, path)
     return result
 
 
-def _complete(operation: dict, schemas: dict, *, is_korean: bool) -> None:
+# Pushed SETs are refused as application/json (RFC 8935 §2.4).
+PLAIN = ("/api/v1/sets",)
+
+
+def _complete(operation: dict, schemas: dict, path: str) -> None:
+    is_korean = path.startswith("/mydata/")
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         _with_example(content, schemas, kind)
     names = ALWAYS + (("Deprecation", "Sunset") if operation.get("deprecated") else ())
@@ -60,6 +64,8 @@ def _complete(operation: dict, schemas: dict, *, is_korean: bool) -> None:
         response.setdefault("headers", {}).update(
             {name: {"$ref": f"#/components/headers/{name}"} for name in names + waits}
         )
+        if int(status) >= 400 and not is_korean and path not in PLAIN:
+            _as_problem(response.get("content", {}))
         for kind, content in response.get("content", {}).items():
             if kind == problems.CONTENT_TYPE:
                 content.setdefault("example", problems.body(_slug(int(status))))
@@ -67,6 +73,13 @@ def _complete(operation: dict, schemas: dict, *, is_korean: bool) -> None:
                 content.setdefault("example", {"rsp_code": "40001", "rsp_msg": "잘못된 파라미터"})
             else:
                 _with_example(content, schemas, kind)
+
+
+def _as_problem(contents: dict) -> None:
+    """A problem document has a media type of its own, also where a door describes one by hand."""
+    told = contents.get("application/json", {}).get("schema", {}).get("$ref", "")
+    if told.endswith("/Problem"):
+        contents[problems.CONTENT_TYPE] = contents.pop("application/json")
 
 
 def _slug(status: int) -> str:

@@ -13,7 +13,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2,
 from drf_spectacular.views import SpectacularAPIView
 
 from consents import access
-from consents.api import changelog, mydata, problems
+from consents.api import changelog, mydata, problems, tutorial
 from consents.api.authentication import Anyone
 from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES
 from providers.wires.korea_fields import Field
@@ -47,6 +47,20 @@ def docs(request):
         "portal": settings.PORTAL_URL,
     }
     return render(request, "api/docs.html", context)
+
+
+@access.public
+@require_safe
+def start(request):
+    steps = [
+        {
+            "title": step.title,
+            "words": step.words,
+            "commands": step.commands.strip().replace("%PORTAL%", settings.PORTAL_URL),
+        }
+        for step in tutorial.STEPS
+    ]
+    return render(request, "api/start.html", {"steps": steps})
 
 
 @access.public

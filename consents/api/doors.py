@@ -30,8 +30,8 @@ class Described(AutoSchema):
     def get_override_parameters(self):
         shared = [
             OpenApiParameter(
-                "X-Request-Id", str, OpenApiParameter.HEADER, pattern=f"^{REQUEST_ID.pattern}$",
-                description="echoed; made by us where absent",
+                "X-Request-Id", str, OpenApiParameter.HEADER,
+                description=f"echoed if it is {REQUEST_ID.pattern}; else we make one",
             )
         ]  # fmt: skip
         if getattr(self._handler(), "once", False):
@@ -44,7 +44,7 @@ class Described(AutoSchema):
         return shared
 
     def is_deprecated(self) -> bool:
-        return super().is_deprecated() or self.view.deprecated_on is not None
+        return super().is_deprecated() or getattr(self.view, "deprecated_on", None) is not None
 
     def _map_basic_serializer(self, serializer, direction):
         schema = super()._map_basic_serializer(serializer, direction)

@@ -68,7 +68,7 @@ class EndSubscription(EndDoor):
     kind = inbound.OUR_SUBSCRIPTION
 
     @extend_schema(
-        operation_id="end_subscription", summary=_("우리 쪽에서 가입 하나 끝내기"), tags=["operator", "source"], request=OwnEnding,
+        operation_id="end_own_subscription", summary=_("우리 쪽에서 가입 하나 끝내기"), tags=["operator", "source"], request=OwnEnding,
         responses=OwnEnded,
     )  # fmt: skip
     @once

@@ -17,11 +17,11 @@ from consents.queries.official import EVENTS
 from providers import datafiles
 from providers.models.catalogue import Rider
 
-UUID = {"type": "string", "format": "uuid"}
-INSTANT = {"type": "string", "format": "date-time"}
-CODE = {"type": "string", "pattern": "^[A-Z0-9]{10}$"}
-SECONDS = {"type": "integer", "description": "seconds since 1970"}
-QUESTIONS = {
+UUID: dict[str, Any] = {"type": "string", "format": "uuid"}
+INSTANT: dict[str, Any] = {"type": "string", "format": "date-time"}
+CODE: dict[str, Any] = {"type": "string", "pattern": "^[A-Z0-9]{10}$"}
+SECONDS: dict[str, Any] = {"type": "integer", "description": "seconds since 1970"}
+QUESTIONS: dict[str, dict[str, Any]] = {
     "status-query": {"subscription": UUID, "consents": {"type": "array", "items": UUID}, "jti": UUID},
     "holdings-query": {"subject": UUID},
     "verification": {"state": {"type": "string", "description": "to be repeated in the answer"}},
@@ -53,7 +53,7 @@ CONSENT = _object(
         "until": {"type": "string", "format": "date"},
     }
 )  # fmt: skip
-FACTS = {
+FACTS: dict[str, Any] = {
     "subscription": UUID,
     "subject": UUID | {"description": "the person, at random; the same in every message"},
     "service": {"type": "string", "description": "client_id"},
@@ -108,7 +108,7 @@ def document() -> dict[str, Any]:
     bodies = {name: _body(name, told) for name in EVENTS}
     bodies |= {name: _body(name, _object(data)) for name, data in QUESTIONS.items()}
     vectors = published_vectors()
-    messages = {
+    messages: dict[str, dict[str, Any]] = {
         name: {
             "name": name,
             "title": str(EVENTS.get(name, name)),

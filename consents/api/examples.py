@@ -147,3 +147,20 @@ def _text(schema: dict) -> str:
     if "[0-9]" in pattern and "A-Z" not in pattern:
         return "1" * max(1, length)
     return "A" * length if length else "text"[: schema.get("maxLength", 4)]
+
+
+def week(**of_whose: str) -> dict[str, Any]:
+    """A week of the Korean support API with one organization in it."""
+    slot = {
+        "tm_slot": "01", "rsp_avg": "12.5", "rsp_total": "125", "rsp_stdev": "0.031", "success_api_cnt": 9, "fail_api_cnt": 1,
+    }  # fmt: skip
+    of_row = {name: value for name, value in of_whose.items() if name == "org_code"}
+    row = of_row | {
+        "consent_new": 2, "consent_revoke": 1, "consent_own": 120, "api_type_cnt": 1,
+        "api_type_list": [{"api_type": "BA01", "tm_slot_cnt": 1, "tm_slot_list": [slot]}],
+    }  # fmt: skip
+    days = [f"202611{day}" for day in range(15, 22)]
+    return {name: value for name, value in of_whose.items() if name != "org_code"} | {
+        "type": "1", "inquiry_date": "20261122", "stat_date_cnt": 7,
+        "stat_date_list": [{"stat_date": day, "org_cnt": 1, "org_list": [row]} for day in days],
+    }  # fmt: skip

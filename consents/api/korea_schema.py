@@ -17,6 +17,9 @@ def schema(fields: Mapping[str, Field], *, closed: bool = False) -> dict[str, An
         "type": "object",
         "properties": {name: _one(field, closed) for name, field in fields.items()},
     }
+    for name, field in fields.items():
+        if field.type == "rows" and (counts := fields[field.count].values):
+            made["properties"][name] |= {"minItems": int(counts[0]), "maxItems": int(counts[-1])}
     needed = [name for name, field in fields.items() if field.required and field.type != "rows"]
     if needed:
         made["required"] = needed

@@ -214,5 +214,7 @@ class PublishTerms(OperatorDoor):
             raise Problem("invalid-request", errors=places) from error
         except registry.ChangeIsMaterial as error:
             raise Problem("change-is-material", detail=", ".join(error.differences)) from error
-        terms.listed = list(terms.items.select_related("source", "recipient").order_by("position"))
+        terms.listed = list(  # type: ignore[attr-defined]
+            terms.items.select_related("source", "recipient").order_by("position")
+        )
         return Response(documents.TermsDetail(terms).data, 201)

@@ -33,7 +33,7 @@ def _unknown(names: list[str]) -> dict:
 
 
 class Query(serializers.Serializer):
-    """The parameters of a GET; an unknown or doubled one is an error."""
+    """The parameters of a GET; an unknown, doubled or empty one is an error."""
 
     def to_internal_value(self, data):
         unknown = sorted(set(data) - set(self.fields))
@@ -42,6 +42,10 @@ class Query(serializers.Serializer):
         doubled = [name for name in data if len(data.getlist(name)) > 1]
         if doubled:
             raise serializers.ValidationError({name: [_("한 번만 써 주세요.")] for name in doubled})
+        if empty := [name for name in data if data.get(name) == ""]:
+            raise serializers.ValidationError(
+                {name: [_("비워 두지 말고, 쓰지 않으면 빼 주세요.")] for name in empty}
+            )
         return super().to_internal_value(data)
 
 

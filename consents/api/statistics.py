@@ -7,11 +7,11 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.response import Response
 
 from consents import counts
-from consents.api import korea_schema, problems
+from consents.api import examples, korea_schema, problems
 from consents.api.mydata import KoreanDoor, Wrong
 from providers.models import Service
 from providers.wires.korea_fields import moment
@@ -47,6 +47,7 @@ class OfOperators(Statistics):
         operation_id="mydata_statistics_mydata", summary=_("지원-004: 마이데이터사업자 통계 전송"), tags=["korea"],
         parameters=korea_schema.parameters(call), request={"application/json": korea_schema.body(call)},
         responses=korea_schema.answer(call),
+        examples=[OpenApiExample("a week", request_only=True, value=examples.week(client_id="durumi-ledger-01", org_code="BKNEUT9001"))],
     )  # fmt: skip
     def post(self, request):
         """`consent_new` and `consent_revoke` are added up over the week, `consent_own` is that of its last day. Numbers about
@@ -71,6 +72,7 @@ class OfSources(Statistics):
         operation_id="mydata_statistics_provider", summary=_("지원-005: 정보제공자 통계 전송"), tags=["korea"],
         parameters=korea_schema.parameters(call), request={"application/json": korea_schema.body(call)},
         responses=korea_schema.answer(call),
+        examples=[OpenApiExample("a week", request_only=True, value=examples.week(org_code="FTDURU9001"))],
     )  # fmt: skip
     def post(self, request):
         """As 지원-004 from the other side. `client_id` tells the services of one operator apart where it has several."""

@@ -6,6 +6,7 @@ GET  /uploads/{id}            how far it is, and how many rows became what
 GET  /uploads/{id}/refused    which rows did not go in, and why; `refused.csv` is the same as a file
 """
 
+import io
 import re
 
 from django.http import StreamingHttpResponse
@@ -183,7 +184,8 @@ class Content(UploadDoor):
         upload, at = self.own(pk), timezone.now()
         begin, end, total = _range(request)
         most = None if end is None else end + 1 - begin
-        upload = uploads.receive(upload, request.data, begin=begin, most=most, by=self.actor, at=at)
+        stream = request.data if hasattr(request.data, "read") else io.BytesIO()  # no body at all
+        upload = uploads.receive(upload, stream, begin=begin, most=most, by=self.actor, at=at)
         if end is not None and upload.received != end + 1:
             raise Problem(
                 "invalid-request",

@@ -89,6 +89,7 @@ urlpatterns = [
     path("docs/events/", events.events, name="api_events"),
     path("docs/events/asyncapi.json", events.asyncapi, name="asyncapi"),
     path("docs/events/vectors.json", events.event_vectors, name="event_vectors"),
+    path("docs/start/", docs.start, name="api_start"),
     path("docs/changes/", docs.changes, name="api_changes"),
     path("docs/korea/", docs.korea, name="api_korea"),
     path("v1/", include(v1)),

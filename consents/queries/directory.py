@@ -39,7 +39,7 @@ def organizations(
     """지원-002: operators and sources by their code. One query."""
     found = _registered(at).filter(code__gt=after)
     if since is None:
-        found = found.filter(is_over=False)
+        found = found.filter(is_over=False)  # type: ignore[misc]  # annotated in _registered
     else:
         found = found.filter(Q(changed_at__gte=since) | Q(decided_on__gte=since.astimezone(SEOUL).date()))
     return _part(found, limit, lambda row: _organization(row, since))

@@ -42,9 +42,9 @@ def of_operator(organization: Organization, *, after: str) -> Page:
     mine = ConsentRequest.objects.filter(organization=organization).select_related("service", "terms")
     asked = TermsItem.objects.filter(terms=OuterRef("terms")).order_by().values("terms")
     given = Consent.objects.filter(subscription=OuterRef("subscription"), terms_item__terms=OuterRef("terms"))
-    given = given.order_by().values("subscription")
+    numbers = given.order_by().values("subscription").annotate(n=Count("terms_item", distinct=True))
     rows = mine.annotate(
         asked=Subquery(asked.annotate(n=Count("pk")).values("n")),
-        given=Subquery(given.annotate(n=Count("terms_item", distinct=True)).values("n")),
+        given=Subquery(numbers.values("n")),
     )
     return page(rows, moment="lodged_at", number="pk", after=after)

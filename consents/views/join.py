@@ -231,7 +231,7 @@ def _request_page(request, lodged, *, at, status=200):
     response = render(request, "join/consent_request.html", context, status=410 if over else status)
     if back and back["with_code"]:
         # Browsers hold the redirect after the form to the page's own policy, so the way back belongs in it.
-        response._csp_update = {"form-action": [SELF, back["origin"]]}
+        response._csp_update = {"form-action": [SELF, back["origin"]]}  # type: ignore[attr-defined]
     return response
 
 

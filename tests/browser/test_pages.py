@@ -131,6 +131,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "api docs": (None, "/api/docs/", 200),
     "api problems": (None, "/api/docs/problems", 200),
     "api events": (None, "/api/docs/events/", 200),
+    "api start": (None, "/api/docs/start/", 200),
     "api changes": (None, "/api/docs/changes/", 200),
     "api korea": (None, "/api/docs/korea/", 200),
     "not found": (None, "/nowhere/", 404),

@@ -40,7 +40,9 @@ class DurablePostgres(servers.Postgres):
 
 
 class Portal:
-    """The processes and what they answer. `start()` makes the demo's 40 people."""
+    """The processes and what they answer. `start()` makes the demo's people."""
+
+    people = 40
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="portal-faults-", dir=servers.temporary()))
@@ -74,7 +76,7 @@ class Portal:
             "LOG_LEVEL": "INFO",
             "PYTHONUNBUFFERED": "1",
         }
-        self.run(str(demo.MANAGE), "demo", "--prepare", "--people=40")
+        self.run(str(demo.MANAGE), "demo", "--prepare", f"--people={self.people}")
         self.sql(
             "INSERT INTO providers_policyrule (key, value, unit, effective_on, source, note) "
             "VALUES ('LEASE_SECONDS', %s, 'seconds', '2026-01-01', 'tests of faults', '')",

@@ -3,7 +3,7 @@
 import datetime
 
 import pytest
-from django.core.cache import cache
+from django.core.cache import caches
 from django.test import Client, RequestFactory
 from drf_spectacular.generators import SchemaGenerator
 from jsonschema import Draft202012Validator
@@ -95,7 +95,7 @@ def test_every_answer_tells_what_is_left(operator, mine):
 
 def test_whoever_comes_too_often_waits_and_nobody_else(operator, mine, settings):
     settings.API_PER_MINUTE = {"organization": 2, "person": 2, "visitor": 2}
-    cache.clear()
+    caches["comfort"].clear()
     assert [operator.get("deliveries").status_code for _ in range(2)] == [200, 200]
     refused = operator.get("deliveries")
     problem(refused, 429, "too-many-requests")
@@ -109,7 +109,7 @@ def test_whoever_comes_too_often_waits_and_nobody_else(operator, mine, settings)
 
 def test_what_a_person_ends_is_never_refused_for_its_number(mine, subscription, settings):
     settings.API_PER_MINUTE = {"organization": 1, "person": 1, "visitor": 1}
-    cache.clear()
+    caches["comfort"].clear()
     mine.get("me/summary")
     problem(mine.get("me/summary"), 429, "too-many-requests")
     consent = subscription.consents.filter(kind="transfer").first()
@@ -121,7 +121,7 @@ def test_without_the_cache_nobody_is_held(operator, monkeypatch):
     def down(*args, **kwargs):
         raise ConnectionError
 
-    monkeypatch.setattr(cache, "add", down)
+    monkeypatch.setattr(caches["comfort"], "add", down)
     answer = operator.get("deliveries")
     assert answer.status_code == 200 and "RateLimit" not in answer
 
