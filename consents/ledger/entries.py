@@ -53,7 +53,10 @@ _CONSENT = _ACT | {
 }
 _SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd", "bgn", "tms", "ovt"}
 _ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti", "ids"}
-_DELIVERY = frozenset({"at", "by", "jti", "txn", "opr", "con", "sta", "evd", "rsn", "mth", "ids"})
+# `sbs`, `evt`, `rol` and `gol` stand in entries of the first months only: the entry of the act says the same by `jti`.
+_DELIVERY = frozenset(
+    {"at", "by", "jti", "txn", "opr", "sbs", "con", "sta", "evt", "rol", "gol", "evd", "rsn", "mth", "ids"}
+)
 _REQUEST = _ACT | {"req", "svc", "trm", "prd", "sbs"}
 _CHANGE = frozenset({"at", "by", "opr", "who", "dig", "before", "after", "rsn", "svc", "trm"})
 _READ = frozenset({"at", "by", "act", "sub", "cas", "rsn", "cnt", "eid"})

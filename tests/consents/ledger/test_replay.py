@@ -1,5 +1,6 @@
 """The tables rebuilt from the log: equal after whatever happens, and every change behind the log's back is named."""
 
+import dataclasses
 import datetime
 import random
 import uuid
@@ -11,9 +12,18 @@ from django.db import connection, transaction
 
 from consents import answers, lifecycle, propagation, readback, reconciliation, transfers
 from consents.actors import Actor
-from consents.ledger import disclosures, entries, replay
+from consents.ledger import disclosures, entries, facts, replay
 from consents.ledger.replay import comparing
-from consents.models import Consent, Delivery, Erasure, Evidence, LedgerEntry, PersonKey, Subscription
+from consents.models import (
+    Consent,
+    Delivery,
+    EntryIndex,
+    Erasure,
+    Evidence,
+    LedgerEntry,
+    PersonKey,
+    Subscription,
+)
 from providers import registry, signing
 from providers.wires import ACTIVE, STOPPED, Outcome, Reading
 from tests import factories
@@ -343,6 +353,32 @@ def test_columns_that_the_log_does_not_carry_are_told_apart_with_a_reason(lived)
         assert all(comparing.NOT_IN_THE_LOG[table].values())
     sql("UPDATE consents_subscription SET last_used_on = '2026-11-23'")
     sql("UPDATE consents_delivery SET attempts = 3, last_error = 'HTTP 500'")
+    assert replay.run().ok
+
+
+def test_entries_of_the_first_months_say_more_of_a_delivery_and_are_read(lived, monkeypatch):
+    lean = facts.of_message
+
+    def as_it_was(typ, message, **given):
+        fact = lean(typ, message, **given)
+        more = {
+            "sbs": message.subscription_id,
+            "con": message.consent_id,
+            "evt": message.event,
+            "rol": message.role,
+        }
+        return dataclasses.replace(fact, fields=fact.fields | more | {"gol": message.goal})
+
+    monkeypatch.setattr(facts, "of_message", as_it_was)
+    row = (
+        Delivery.objects.filter(state__in=["queued", "retrying", "sent"])
+        .select_related("organization")
+        .first()
+    )
+    own = row.organization
+    answers.acknowledge(row.jti, organization=own, by=Actor.organization(own), at=row.created_at)
+    entry = EntryIndex.objects.get(jti=row.jti, typ="delivery.received")
+    assert {"sbs", "gol"} <= set(disclosures.disclosed([entry.event_id])[entry.event_id])
     assert replay.run().ok
 
 
