@@ -356,7 +356,7 @@ def test_columns_that_the_log_does_not_carry_are_told_apart_with_a_reason(lived)
     assert replay.run().ok
 
 
-def test_entries_of_the_first_months_say_more_of_a_delivery_and_are_read(lived, monkeypatch):
+def test_entries_of_the_first_months_say_more_of_a_delivery_and_are_read(lived, monkeypatch, now):
     lean = facts.of_message
 
     def as_it_was(typ, message, **given):
