@@ -370,13 +370,10 @@ def test_entries_of_the_first_months_say_more_of_a_delivery_and_are_read(lived, 
         return dataclasses.replace(fact, fields=fact.fields | more | {"gol": message.goal})
 
     monkeypatch.setattr(facts, "of_message", as_it_was)
-    row = (
-        Delivery.objects.filter(state__in=["queued", "retrying", "sent"])
-        .select_related("organization")
-        .first()
-    )
+    joined = factories.joined(factories.PersonFactory(), at=now)
+    row = joined.deliveries.select_related("organization").first()
     own = row.organization
-    answers.acknowledge(row.jti, organization=own, by=Actor.organization(own), at=row.created_at)
+    answers.acknowledge(row.jti, organization=own, by=Actor.organization(own), at=now + HOUR)
     entry = EntryIndex.objects.get(jti=row.jti, typ="delivery.received")
     assert {"sbs", "gol"} <= set(disclosures.disclosed([entry.event_id])[entry.event_id])
     assert replay.run().ok
