@@ -102,7 +102,7 @@ def letters(
     found = {}
     for row in rows:
         anew = newest.get(row.replay_of_id or row.pk)
-        jti = anew.jti if anew else ids.get(row.replay_of_id, row.jti)
+        jti = anew.jti if anew else ids.get(row.replay_of_id or 0, row.jti)
         body = anew.body if anew else row.body
         found[row.pk] = wires.Message(
             jti=str(jti), body=body.encode(), references=known.get(row.pk, ()), handle=row.handle

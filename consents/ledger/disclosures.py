@@ -49,7 +49,7 @@ def person_keys(people: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[uuid.UUI
 
 def _known_keys(people: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[uuid.UUID, bytes]]:
     rows = list(PersonKey.objects.filter(person__in=people).values_list("person_id", "id", "wrapped"))
-    clear = vault.unseal_all((wrapped, key_id.bytes) for _, key_id, wrapped in rows)
+    clear = vault.unseal_all((bytes(wrapped), key_id.bytes) for _, key_id, wrapped in rows)
     return {person: (key_id, key) for (person, key_id, _), key in zip(rows, clear, strict=True)}
 
 
