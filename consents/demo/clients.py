@@ -25,7 +25,7 @@ APP = "두루 지갑"
 def settle(*, now: datetime.datetime) -> None:
     """What the desk of BUSY shows at /desk/api/, and its customer at /me/account/."""
     organization = Organization.objects.get(code=BUSY)
-    by, at = Actor.organization(organization), now - datetime.timedelta(hours=2)
+    by, at = Actor.organization(organization), now  # the log is in the order of its moments
     _exchange(organization, by=by, at=at)
     own = ChannelKey.objects.filter(channel__organization=organization, kind=ChannelKey.Kind.JWK)
     keys = keysets.checked({"keys": [key.jwk for key in own]})

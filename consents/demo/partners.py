@@ -10,15 +10,16 @@ from pathlib import Path
 from django.conf import settings
 from joserfc.jwk import ECKey
 
-from consents import gym, oauth, publishing, trials
+from consents import gym, oauth, publishing, requests, trials
 from consents.actors import Actor
 from consents.demo import flows, story
-from consents.models import Consent
+from consents.models import Consent, Person
 from providers import datafiles, registry, signing
-from providers.models import Channel, Organization
+from providers.models import Channel, Organization, Service
 from providers.sandbox import database, holdings
 
 SCOPES = ("requests:write", "consents:read", "holdings:write", "transfers:write", "deliveries:ack", "manage")
+DECLINES = "garam@portal.example"
 SOURCE_SCOPES = ("transfers:write", "deliveries:ack", "manage")
 SECRETS_LAST = datetime.timedelta(days=2 * 365)  # from a year ago
 
@@ -148,6 +149,24 @@ def write_private(path: Path, content) -> None:
     ) as file:
         json.dump(content, file, ensure_ascii=False, indent=1)
     draft.replace(path)
+
+
+def lodge_requests(code: str, *, now: datetime.datetime) -> None:
+    """What the desk shows of consent requests: one that a person has declined just now, and one that waits for somebody."""
+    service = (
+        Service.objects.filter(organization__code=code, state=Service.State.LIVE).order_by("slug").first()
+    )
+    person = Person.objects.filter(email=DECLINES).first()
+    if service is None or person is None:
+        return
+    operator, back = service.organization, f"https://{code.lower()}.example/back"
+    by = Actor.organization(operator)
+    for declined in (True, False):
+        made = requests.lodge(
+            organization=operator, service=service, redirect_uri=back, client_state="demo", by=by, at=now
+        )
+        if declined:
+            requests.decline(made, person=person, by=Actor.person(person), at=now)
 
 
 def past_runs(code: str, *, now: datetime.datetime) -> None:

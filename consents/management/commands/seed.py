@@ -110,6 +110,7 @@ class Command(BaseCommand):
         partners.hand_over_holdings()
         partners.past_runs("FTDURU9001", now=now)
         clients.settle(now=now)
+        partners.lodge_requests("FTDURU9001", now=now)
         self._switch_faults()
         signs = [*roles.values(), *cast.STAFF]
         partners.write_private(
