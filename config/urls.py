@@ -27,6 +27,8 @@ from consents.views import (
 )
 
 urlpatterns = [
+    # tokens come first: they are asked for all day
+    path("", include("consents.api.oauth_urls")),
     # the public
     path("", public.home, name="home"),
     path("operators/", public.operators, name="operators"),
@@ -126,7 +128,6 @@ urlpatterns = [
     # machines
     path("api/", include("consents.api.urls")),
     path("mydata/", include("consents.api.mydata_urls")),
-    path("", include("consents.api.oauth_urls")),
     path("accounts/", include("allauth.urls")),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),

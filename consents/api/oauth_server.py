@@ -5,6 +5,7 @@ bound to a key (RFC 9449). Codes, refresh and identity stay allauth's.
 """
 
 import datetime
+import functools
 import hmac
 
 import structlog
@@ -36,8 +37,9 @@ class BadProof(OAuth2Error):
     error = "invalid_dpop_proof"
 
 
+@functools.cache
 def server() -> Server:
-    """The server of one request."""
+    """The server; what belongs to one request is kept with the request."""
     return Server(
         Validator(),
         token_generator=generate_access_token,

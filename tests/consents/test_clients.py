@@ -12,13 +12,14 @@ from django.urls import reverse
 from django.utils import timezone
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from consents import clients
+from consents import clients, lifecycle
 from consents.actors import Actor
 from consents.models import EntryIndex
 from consents.queries import clients as queries
 from providers import keysets, outbound
 from providers.models import ApiClient, ClientSecret, KeySet
 from tests import factories
+from tests.consents.api.conftest import Signer, of
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -420,3 +421,69 @@ def test_a_set_comes_through_the_one_way_out(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(keysets.BadKeys, match="refused"):
         keysets.fetch("https://127.0.0.1/jwks")
+
+
+# --- what is signed with them --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signing(person):
+    """An organization that owes an erasure and signs with a key that only its key set has; and its API caller."""
+    service = factories.offered()
+    subscription = factories.joined(person, service)
+    lifecycle.leave(subscription, erase=True, by=Actor.person(person), at=timezone.now())
+    signer = Signer(service.organization, kid="of the channel")
+    signer.key, signer.kid = ECKey.generate_key("P-256"), "k9"
+    signer.public = signer.key.as_dict(private=False) | {"kid": "k9"}
+    delivery = subscription.deliveries.get(organization=service.organization, event="subscription-ended")
+    return signer, delivery, of(service.organization)
+
+
+def proves(signer, delivery, api, **headers):
+    compact = signer.sign(signer.claims(delivery))
+    return api.post("evidence", compact, content_type="application/jwt", **headers)
+
+
+def test_evidence_is_checked_with_the_registered_keys(signing):
+    signer, delivery, api = signing
+    assert proves(signer, delivery, api).status_code == 400, "nobody knows the key"
+    keys = keysets.checked({"keys": [signer.public]})
+    clients.register_keys(signer.organization, keys=keys, by=BY, at=timezone.now())
+    assert proves(signer, delivery, api).status_code == 201
+    clients.remove_keys(signer.organization, by=BY, at=timezone.now())
+    assert proves(signer, delivery, api).status_code == 400
+
+
+def test_evidence_with_a_new_key_has_the_set_fetched_first(signing, monkeypatch):
+    """Also with an Idempotency-Key, whose transaction must not wait for somebody else's server."""
+    signer, delivery, api = signing
+    asked = []
+
+    def fetch(address):
+        asked.append(connection.in_atomic_block and len(connection.savepoint_ids))
+        return keysets.checked({"keys": [signer.public]})
+
+    old = keysets.checked({"keys": [public()]})
+    at = timezone.now() - datetime.timedelta(minutes=5)
+    keysets.register(signer.organization, keys=old, address="https://keys.example.com/jwks", at=at)
+    monkeypatch.setattr(keysets, "fetch", fetch)
+    before = len(connection.savepoint_ids)
+    assert proves(signer, delivery, api, Idempotency_Key="k-1").status_code == 201
+    assert asked == [before], "outside the transaction of the act"
+    for n in range(3):
+        signer.kid = f"invented {n}"
+        assert proves(signer, delivery, api).status_code == 400
+    assert len(asked) == 1, "once a minute"
+
+
+def test_a_set_of_events_is_checked_with_them_too(signing):
+    signer, _delivery, api = signing
+    keys = keysets.checked({"keys": [signer.public]})
+    claims = {
+        "iss": signer.organization.code, "aud": "http://127.0.0.1:8000", "iat": int(timezone.now().timestamp()), "jti": "v-1",
+        "events": {"https://schemas.openid.net/secevent/ssf/event-type/verification": {}},
+    }  # fmt: skip
+    compact = signer.sign(claims, typ="secevent+jwt")
+    assert api.post("sets", compact, content_type="application/secevent+jwt").status_code == 400
+    clients.register_keys(signer.organization, keys=keys, by=BY, at=timezone.now())
+    assert api.post("sets", compact, content_type="application/secevent+jwt").status_code == 202
