@@ -32,6 +32,8 @@ class ApiClient(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True, help_text="to the minute")
     retired_at = models.DateTimeField(null=True, blank=True)
 
+    live: "list[ClientSecret]"  # where it was looked up together with its secrets
+
     class Meta:
         constraints = [
             models.UniqueConstraint(
