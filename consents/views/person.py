@@ -52,7 +52,7 @@ def _holdings(request, going_to=None):
         return _refused(request, _("목록이 그사이 바뀌었어요. 처음부터 다시 봐 주세요."))
     context = {
         "summary": person.summary(request.user), "page": page, "form": form, "filtered": bool(request.GET),
-        "going_to": going_to, "verified": Identity.objects.filter(person=request.user).exists(),
+        "going_to": going_to, "verified": bool(going_to) or Identity.objects.filter(person=request.user).exists(),
         **_links(request, page.next_after),
     }  # fmt: skip
     return render(request, "person/me.html", context)
