@@ -106,7 +106,7 @@ class Organization(models.Model):
     @property
     def api_client(self):
         """The OAuth2 client that its server signs in with; None where there is none, or it was retired. One query."""
-        live = self.api_clients.filter(kind="server", retired_at__isnull=True)  # type: ignore[attr-defined]
+        live = self.api_clients.filter(kind="server", retired_at__isnull=True)
         return live.select_related("client").first()
 
     def status_on(self, on: datetime.date) -> str | None:
