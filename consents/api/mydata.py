@@ -139,7 +139,7 @@ def _single(given: QueryDict) -> dict[str, str]:
     doubled = [name for name in given if len(given.getlist(name)) > 1]
     if doubled:
         raise Wrong("40001", "a parameter is given twice")
-    return {name: given[name] for name in given}
+    return {name: str(given[name]) for name in given}
 
 
 # --- 지원-001 -------------------------------------------------------------------------------------------------------------
