@@ -210,6 +210,12 @@ def disconnect(client: Client, *, person: Person | None = None, by=None, at: dat
     return (tokens if person is None else tokens.filter(user=person)).delete()[0]
 
 
+def keep(token: Token, *, scopes, by=None, at: datetime.datetime) -> None:
+    """Keep a server's token: one row, which needs no transaction around it."""
+    token.set_scopes(list(scopes))
+    token.save(force_insert=True)
+
+
 def revoke(value: str, *, client: Client, by=None, at: datetime.datetime) -> None:
     """End a client's own token; another's is treated like one that never was (RFC 7009 §2.1, §2.2). With a refresh token
     goes everything that the client has for that person."""

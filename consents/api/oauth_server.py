@@ -14,6 +14,7 @@ from allauth.core.internal.httpkit import extract_basic_auth
 from allauth.idp.oidc import app_settings
 from allauth.idp.oidc.internal.oauthlib.request_validator import OAuthLibRequestValidator
 from allauth.idp.oidc.internal.oauthlib.server import generate_access_token, generate_refresh_token
+from allauth.idp.oidc.internal.oauthlib.utils import get_validator_context
 from allauth.idp.oidc.models import Client, Token
 from django.conf import settings
 from django.utils import timezone
@@ -28,6 +29,7 @@ from providers.models import ApiClient
 log = structlog.get_logger(__name__)
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SERVERS = Client.GrantType.CLIENT_CREDENTIALS
 ASSERTION_LASTS = 60  # seconds from iat to exp, at most (FAPI 2.0)
 ASSERTION_TYPES = (None, "JWT", "client-authentication+jwt")
 LONGEST_ID = 256
@@ -92,7 +94,14 @@ class Validator(OAuthLibRequestValidator):
     def save_bearer_token(self, token: dict, request: Request, *args, **kwargs) -> None:
         if request.grant_type == "authorization_code":
             _spend_code(request)
-        super().save_bearer_token(token, request, *args, **kwargs)
+        if request.grant_type == SERVERS:
+            oauth.keep(
+                self._prep_access_token(get_validator_context(), token, request),
+                scopes=request.scopes,
+                at=timezone.now(),
+            )
+        else:
+            super().save_bearer_token(token, request, *args, **kwargs)
         if bound_to():
             token["token_type"] = "DPoP"  # noqa: S105
         if (link := clients.link_of(request.client)) is not None:
