@@ -25,7 +25,7 @@ from consents.reconciliation import Market, Refusal, Report
 
 log = structlog.get_logger(__name__)
 
-BATCH: dict[str, int] = {Upload.Kind.HOLDINGS: 5_000, Upload.Kind.TRANSFERS: transfers.MOST}
+BATCH: dict[str, int] = {Upload.Kind.HOLDINGS: 10_000, Upload.Kind.TRANSFERS: transfers.MOST}
 LONGEST_LINE = 65_536  # bytes; of a longer one the rest is not read
 SLICE_SECONDS = 5.0  # of one file, then the next has its turn
 RUN_SECONDS = 40.0  # of a job, then others have theirs
@@ -87,6 +87,7 @@ def _batch(
 ) -> tuple[int, bool]:
     """One batch, in one transaction; how many rows it had, and whether there may be more."""
     with transaction.atomic():
+        _without_waiting_for_the_disk()
         row = Upload.objects.select_for_update().get(pk=upload.pk)
         if row.read_to != upload.read_to or not row.is_open:
             return 0, False  # somebody else was faster; what was read here is read again there
@@ -107,6 +108,13 @@ def _batch(
         UploadPart.objects.filter(upload=row, start__lte=row.read_to - F("size")).delete()
     upload.read_to, upload.line = row.read_to, row.line
     return len(batch), bool(batch)
+
+
+def _without_waiting_for_the_disk() -> None:
+    """A batch that a crash of the database takes back takes its own progress back with it, and comes again; whatever is committed
+    after it, such as the log's order, is on disk only with it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = off")
 
 
 def _take_holdings(

@@ -1,6 +1,6 @@
 """WRITES holdings of people whom the portal does not know: kept under the digest of their CI until they come.
 
-Nobody agreed to anything here and nobody can be told, so that it is no fact of the log yet (see config/decisions). The newest report
+Nobody agreed to anything here and nobody can be told, so that it is no fact of the log yet (decision 11). The newest report
 of the same service and source takes the place of the one before: it is one side's word about a stranger.
 """
 

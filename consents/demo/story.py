@@ -19,11 +19,11 @@ from dateutil.relativedelta import relativedelta
 from django.conf import settings
 from joserfc import jws
 
-from consents import answers, lifecycle, propagation, publishing, reconciliation, speedbump
+from consents import answers, inbound, lifecycle, propagation, publishing, reconciliation, speedbump
 from consents.actors import Actor
 from consents.demo import files, flows
 from consents.ledger.entries import SEOUL
-from consents.models import Delivery, EndReason, Evidence, Person, Subscription
+from consents.models import Consent, Delivery, EndReason, Evidence, Person, Subscription
 from providers import datafiles
 from providers.models import Organization, Service, Terms, TermsItem
 from providers.wires import SENT, Outcome
@@ -426,6 +426,23 @@ class Story:
     def flows(self) -> None:
         """What flowed in that year, as the operators report it on the last day."""
         self.calendar.add(self.now, lambda at: flows.report(at=at))
+
+    def goes(self, people: list[Person]) -> None:
+        """A bank says that a customer has closed the account there: what it sent has ended."""
+
+        def act(at):
+            live = Consent.objects.live().filter(kind="transfer", person__in=people, granted_at__lt=at)
+            consent = live.select_related("source", "subscription__person").order_by("pk").first()
+            if consent is not None:
+                said = {
+                    "kind": inbound.OUR_CONSENT,
+                    "identifier": str(consent.pk),
+                    "reason": EndReason.ACCOUNT_CLOSED,
+                }
+                inbound.end(consent.source, **said, by=Actor.organization(consent.source), at=at)
+                self.settle(consent.subscription, at)
+
+        self.calendar.add(self.ago(days=9), act)
 
     def files(self) -> None:
         """An operator's file about people who are not here yet: one of them is, and has only to say who she is."""

@@ -21,7 +21,7 @@ from consents.views.replies import refused
 
 read_or_post = require_http_methods(["GET", "HEAD", "POST"])
 # Where each provider's answer about a person has their CI (연계정보).
-CI_OF = {"kakao": ("kakao_account", "ci"), "naver": ("ci",)}
+CI_OF = {"kakao": [("kakao_account", "ci")], "naver": [("ci",)]}
 
 
 @access.person
@@ -87,13 +87,17 @@ class IdentityAdapter(DefaultSocialAccountAdapter):
 
 
 def _vouched(account) -> Vouched:
-    """The CI in a provider's answer; empty where it holds none. OpenID Connect: the claim of the settings."""
-    found = account.extra_data
-    if account.provider not in CI_OF:
-        found = found.get("userinfo", found) if isinstance(found, dict) else {}
-    for name in CI_OF.get(account.provider, (settings.IDENTITY_CI_CLAIM,)):
-        found = found.get(name) if isinstance(found, dict) else None
-    return Vouched(account.provider, found if isinstance(found, str) else "")
+    """The CI in a provider's answer; empty where it holds none. OpenID Connect: the claim of the settings, wherever it stands."""
+    claim = settings.IDENTITY_CI_CLAIM
+    places = CI_OF.get(account.provider) or [("userinfo", claim), ("id_token", claim), (claim,)]
+    found = [_inside(account.extra_data, place) for place in places]
+    return Vouched(account.provider, next((ci for ci in found if isinstance(ci, str)), ""))
+
+
+def _inside(answer: object, place: tuple[str, ...]) -> object:
+    for name in place:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
 
 
 @access.person

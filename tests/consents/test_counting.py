@@ -1,6 +1,7 @@
 """The number for an operator's own sign-up screen: by the person's code, once, with a way back to a registered address."""
 
 import datetime
+from types import SimpleNamespace
 
 import pytest
 from django.utils import timezone
@@ -155,15 +156,30 @@ def test_a_closed_account_is_nobodys_identity(person):
     ("provider", "answer", "ci"),
     [
         ("kakao", {"kakao_account": {"ci": "x"}}, "x"), ("naver", {"ci": "x"}, "x"), ("identity", {"userinfo": {"ci": "x"}}, "x"),
-        ("identity", {"ci": "x"}, "x"), ("kakao", {"kakao_account": None}, ""), ("naver", {}, ""), ("identity", {"userinfo": {"ci": 5}}, ""),
+        ("identity", {"ci": "x"}, "x"), ("identity", {"userinfo": {}, "id_token": {"ci": "x"}}, "x"), ("kakao", {"kakao_account": None}, ""), ("naver", {}, ""), ("identity", {"userinfo": {"ci": 5}}, ""),
     ],
 )  # fmt: skip
 def test_where_each_provider_says_who_it_is(provider, answer, ci):
-    from types import SimpleNamespace
-
     from consents.views.identity import _vouched
 
     assert _vouched(SimpleNamespace(provider=provider, extra_data=answer)).ci == ci
+
+
+def test_another_sign_in_proves_and_never_signs_in(person, rf):
+    from allauth.core.exceptions import ImmediateHttpResponse
+    from allauth.socialaccount.models import SocialAccount
+    from django.contrib.auth.models import AnonymousUser
+
+    from consents.views.identity import IdentityAdapter
+
+    account = SimpleNamespace(provider="naver", extra_data={"ci": pretend("b", datetime.date(2000, 1, 1)).ci})
+    for who, address in ((AnonymousUser(), "/accounts/login/"), (person, "/me/verify/")):
+        request = rf.get("/")
+        request.user, request._messages = who, SimpleNamespace(add=lambda *_: None)
+        with pytest.raises(ImmediateHttpResponse) as told:
+            IdentityAdapter(request).pre_social_login(request, SimpleNamespace(account=account))
+        assert told.value.response["Location"] == address
+    assert Identity.objects.get().provider == "naver" and not SocialAccount.objects.exists()
 
 
 def test_providers_come_from_the_environment():

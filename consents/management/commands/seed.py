@@ -169,6 +169,7 @@ class Command(BaseCommand):
         crowd = [person for key, person in persons.items() if key.startswith("p")]
         told.crowd(crowd)
         told.reports(crowd)
+        told.goes(crowd[12:])
         told.files()
         told.flows()
         told.warn()
