@@ -197,3 +197,11 @@ def test_closed_messages_are_left_as_they_were(stopped, now):
     )
     run("compromised", "set")
     assert not Reissue.objects.exists()
+
+
+def test_a_kid_that_begins_like_an_option_is_a_kid():
+    with pytest.raises(CommandError, match="no published key has the kid -If5mA1"):
+        run("retire", "receipt", "-If5mA1")
+    for words in (["retire", "set"], ["list", "set", "x"], ["retire", "set", "a", "b"]):
+        with pytest.raises(CommandError, match="needs one kid"):
+            run(*words)

@@ -1,6 +1,6 @@
 """The portal's signing keys from the command line."""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -31,15 +31,16 @@ Each change is an entry of the log (key.added, key.retired)."""
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("action", choices=["list", "prepare", "use", "retire", "compromised", "reissue"])
         parser.add_argument("purpose", nargs="?", choices=keyring.PURPOSES)
-        parser.add_argument("kid", nargs="?")
+        # One thumbprint in sixty-four begins with "-", which argparse would take for an option.
+        parser.add_argument("kid", nargs=REMAINDER)
 
-    def handle(self, *args: Any, action: str, purpose: str | None, kid: str | None, **options: Any) -> None:
+    def handle(self, *args: Any, action: str, purpose: str | None, kid: list[str], **options: Any) -> None:
         if action in {"prepare", "use", "retire", "compromised"} and not purpose:
             raise CommandError(f"keys {action} needs a purpose: {' or '.join(keyring.PURPOSES)}")
-        if action == "retire" and not kid:
-            raise CommandError("keys retire needs the kid; `keys list` shows them")
+        if len(kid) != (action == "retire"):
+            raise CommandError("keys retire needs one kid, and nothing else does; `keys list` shows them")
         try:
-            getattr(self, f"_{action}")(purpose, kid)
+            getattr(self, f"_{action}")(purpose, *kid)
         except keyring.NotReady as problem:
             raise CommandError(
                 "there is no next key that was published for a day: run `keys prepare` first"
@@ -51,19 +52,19 @@ Each change is an entry of the log (key.added, key.retired)."""
         except keyring.UnknownKey as problem:
             raise CommandError(f"no published key has the kid {problem}") from problem
 
-    def _list(self, _purpose, _kid) -> None:
+    def _list(self, _purpose) -> None:
         for purpose in keyring.PURPOSES:
             for kid, state in keyring.keys(purpose):
                 self.stdout.write(f"{purpose:<8} {state:<8} {kid}")
 
-    def _prepare(self, purpose: str, _kid) -> None:
+    def _prepare(self, purpose: str) -> None:
         known = dict(keyring.keys(purpose))
         kid = keyring.prepare(purpose)
         if kid not in known:
             keys.note_added(kid, by=BY, at=timezone.now())
         self.stdout.write(f"{kid} is published and may sign in a day: keys use {purpose}")
 
-    def _use(self, purpose: str, _kid) -> None:
+    def _use(self, purpose: str) -> None:
         old, new = keyring.take_up(purpose)
         self.stdout.write(f"{new} signs instead of {old}, which stays published. Restart web and workers.")
 
@@ -74,11 +75,11 @@ Each change is an entry of the log (key.added, key.retired)."""
         keys.note_retired(kid, by=BY, at=timezone.now())
         self.stdout.write(f"{kid} is published no more")
 
-    def _compromised(self, purpose: str, _kid) -> None:
+    def _compromised(self, purpose: str) -> None:
         old, new, n = keys.replace_compromised(purpose, by=BY, at=timezone.now())
         self.stdout.write(f"{old} is dropped, {new} signs; {n} open messages were signed anew.\n{RESTART}")
 
-    def _reissue(self, _purpose, _kid) -> None:
+    def _reissue(self, _purpose) -> None:
         self.stdout.write(f"{keys.reissue(by=BY, at=timezone.now())} messages were signed anew")
 
 
