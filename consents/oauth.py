@@ -1,5 +1,6 @@
 """WRITES OAuth2 clients, and shapes allauth's OAuth2/OIDC server: our issuer, our key, our scopes, no identity."""
 
+import base64
 import datetime
 import secrets
 import uuid
@@ -16,7 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from consents.models import Person
-from providers import dpop
+from providers import dpop, vault
 from providers.models import ApiClient, ClientSecret, Organization
 from providers.vault import key_file
 
@@ -208,6 +209,32 @@ def disconnect(client: Client, *, person: Person | None = None, by=None, at: dat
     """Revoke a client's tokens, or only those it has for one person. Returns how many."""
     tokens = Token.objects.filter(client=client)
     return (tokens if person is None else tokens.filter(user=person)).delete()[0]
+
+
+def refresh_token_of(client: Client, person: Person, random: str) -> str:
+    """A refresh token that says, to us only, whose it is: one that was used up and comes again can end what followed it."""
+    sealed = vault.seal(person.pk.bytes, aad=_refreshes(client))
+    return f"{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}.{random}"
+
+
+def owner_of(refresh_token: str, client: Client) -> uuid.UUID | None:
+    """The key of the person whom a refresh token of this client was for, whether or not it still works; None where it is not
+    one of ours."""
+    sealed = str(refresh_token).partition(".")[0]
+    try:
+        return uuid.UUID(bytes=vault.unseal(base64.urlsafe_b64decode(sealed + "==="), aad=_refreshes(client)))
+    except (vault.BadSeal, ValueError):
+        return None
+
+
+def _refreshes(client: Client) -> bytes:
+    return f"refresh token|{client.pk}".encode()
+
+
+def end_family(client: Client, person: uuid.UUID | None, *, by=None, at: datetime.datetime) -> int:
+    """A code or refresh token that was used up came again: somebody has a copy, and nobody knows who. Everything that the
+    client has for that person ends (RFC 9700 §4.14.2). Returns how many tokens."""
+    return Token.objects.filter(client=client, user=person).delete()[0] if person else 0
 
 
 def keep(token: Token, *, scopes, by=None, at: datetime.datetime) -> None:

@@ -6,7 +6,9 @@ bound to a key (RFC 9449). Codes, refresh and identity stay allauth's.
 
 import datetime
 import functools
+import hashlib
 import hmac
+import uuid
 
 import structlog
 from allauth.core import context
@@ -17,6 +19,7 @@ from allauth.idp.oidc.internal.oauthlib.server import generate_access_token, gen
 from allauth.idp.oidc.internal.oauthlib.utils import get_validator_context
 from allauth.idp.oidc.models import Client, Token
 from django.conf import settings
+from django.core.cache import cache
 from django.utils import timezone
 from oauthlib.common import Request
 from oauthlib.oauth2.rfc6749.errors import InvalidGrantError, OAuth2Error
@@ -33,6 +36,7 @@ SERVERS = Client.GrantType.CLIENT_CREDENTIALS
 ASSERTION_LASTS = 60  # seconds from iat to exp, at most (FAPI 2.0)
 ASSERTION_TYPES = (None, "JWT", "client-authentication+jwt")
 LONGEST_ID = 256
+CODE_REMEMBERED = 600  # seconds in which a code that comes again ends what it gave
 
 
 class BadProof(OAuth2Error):
@@ -45,7 +49,7 @@ def server() -> Server:
     return Server(
         Validator(),
         token_generator=generate_access_token,
-        refresh_token_generator=generate_refresh_token,
+        refresh_token_generator=_new_refresh_token,
         token_expires_in=app_settings.ACCESS_TOKEN_EXPIRES_IN,
     )
 
@@ -84,12 +88,21 @@ class Validator(OAuthLibRequestValidator):
         """Each works once, also when it comes twice in the same moment; a bound one with its key only (RFC 9449 §5)."""
         own = Token.objects.select_for_update().filter(client=client, type=Token.Type.REFRESH_TOKEN)
         kept = own.by_value(refresh_token).first()
+        if kept is None:
+            oauth.end_family(client, oauth.owner_of(refresh_token, client), at=timezone.now())
         if kept is None or not super().validate_refresh_token(
             refresh_token, client, request, *args, **kwargs
         ):
             return False
         wanted = oauth.key_of(kept)
         return wanted is None or hmac.compare_digest(wanted, bound_to() or "")
+
+    def validate_code(self, client_id, code, client, request: Request, *args, **kwargs) -> bool:
+        """One that comes again may be a thief's: what it gave ends (RFC 6749 §4.1.2)."""
+        good = super().validate_code(client_id, code, client, request, *args, **kwargs)
+        if not good and (owner := cache.get(_spent_code(request.client.pk, code))):
+            oauth.end_family(request.client, uuid.UUID(owner), at=timezone.now())
+        return good
 
     def save_bearer_token(self, token: dict, request: Request, *args, **kwargs) -> None:
         if request.grant_type == "authorization_code":
@@ -194,6 +207,15 @@ def _spend_code(request: Request) -> None:
     until = at + datetime.timedelta(seconds=2 * app_settings.AUTHORIZATION_CODE_EXPIRES_IN)
     if not turnstile.spend("code", request.client.pk, request.code, until=until, at=at):
         raise InvalidGrantError(description="the code was used before")
+    cache.set(_spent_code(request.client.pk, request.code), str(request.user.pk), CODE_REMEMBERED)
+
+
+def _spent_code(client_id: str, code: str) -> str:
+    return "spent-code:" + hashlib.sha256(f"{client_id}|{code}".encode()).hexdigest()
+
+
+def _new_refresh_token(request: Request, refresh_token: bool = False) -> str:
+    return oauth.refresh_token_of(request.client, request.user, generate_refresh_token(request))
 
 
 def _is_first(claims: dict, client_id: str, *, at: datetime.datetime) -> bool:

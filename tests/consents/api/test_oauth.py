@@ -162,23 +162,67 @@ def test_a_person_lets_an_application_in_by_code_and_pkce(signed_in, person, app
     tokens = post(TOKEN, exchange).json()
     if "error" in tokens:  # a wrong verifier may burn the code: that is allowed, and stricter
         pytest.fail(str(tokens))
-    assert post(TOKEN, exchange).status_code == 400  # a code works once
     assert Caller(tokens["access_token"]).get("me/summary").status_code == 200
     assert Caller(tokens["refresh_token"]).get("me/summary").status_code == 401
     assert Caller(tokens["id_token"]).get("me/summary").status_code == 401
     identity = json.loads(base64.urlsafe_b64decode(tokens["id_token"].split(".")[1] + "=="))
     assert identity["sub"] == str(person.subject_id) and person.email not in str(identity)
-    again = post(
+
+
+def let_in(browser, app) -> tuple[dict, dict]:
+    """What an application was given for a code, and the exchange that got it."""
+    verifier = secrets.token_urlsafe(48)
+    html = authorize(browser, app, verifier).content.decode()
+    asked = {
+        "request": re.search(r'name="request" value="([^"]+)"', html)[1],
+        "scopes": ["me"],
+        "action": "grant",
+    }
+    back = parse_qs(urlsplit(browser.post("/identity/o/authorize", asked)["Location"]).query)
+    exchange = {
+        "grant_type": "authorization_code", "client_id": app.pk, "redirect_uri": BACK, "code": back["code"][0],
+        "code_verifier": verifier,
+    }  # fmt: skip
+    return post(TOKEN, exchange).json(), exchange
+
+
+def refreshed(app, tokens: dict):
+    return post(
         TOKEN, {"grant_type": "refresh_token", "client_id": app.pk, "refresh_token": tokens["refresh_token"]}
     )
-    assert again.status_code == 200
-    assert (
-        post(
-            TOKEN,
-            {"grant_type": "refresh_token", "client_id": app.pk, "refresh_token": tokens["refresh_token"]},
-        ).status_code
-        == 400
-    )
+
+
+def works(tokens: dict) -> bool:
+    return Caller(tokens["access_token"]).get("me/summary").status_code == 200
+
+
+def test_a_code_that_comes_again_ends_what_it_gave(signed_in, app):
+    tokens, exchange = let_in(signed_in, app)
+    assert works(tokens)
+    assert post(TOKEN, exchange).status_code == 400
+    assert not works(tokens) and refreshed(app, tokens).status_code == 400
+
+
+def test_a_refresh_token_that_comes_again_ends_what_followed_it(signed_in, app):
+    tokens, _ = let_in(signed_in, app)
+    fresh = refreshed(app, tokens).json()
+    assert works(fresh)
+    assert refreshed(app, tokens).status_code == 400
+    assert not works(fresh) and refreshed(app, fresh).status_code == 400
+
+
+@pytest.mark.parametrize("value", ["x", "", "AAAA.x", "가.나", "=" * 60 + ".x"])
+def test_an_invented_refresh_token_ends_nothing(signed_in, app, value):
+    tokens, _ = let_in(signed_in, app)
+    assert refreshed(app, {"refresh_token": value}).status_code == 400
+    assert works(tokens)
+
+
+def test_another_clients_refresh_token_ends_nothing(signed_in, app):
+    other = oauth.create_app_client(name="Other", redirect_uris=[BACK], scopes=["me", "openid"])
+    tokens, _ = let_in(signed_in, app)
+    assert refreshed(other, tokens).status_code == 400
+    assert works(tokens) and refreshed(app, tokens).status_code == 200
 
 
 @pytest.mark.parametrize(

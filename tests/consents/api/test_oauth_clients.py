@@ -731,7 +731,9 @@ def test_a_code_that_comes_twice_at_once_works_once(app, person, broken):
         "redirect_uri": "https://my.example/back",
     }  # fmt: skip
     assert sorted(_at_once(lambda: post(TOKEN, fields).status_code, 4)) == [200, 400, 400, 400]
-    assert Token.objects.filter(type="at").count() == 1
+    assert Token.objects.filter(type="at").count() <= 1, (
+        "none where a second one came after the first had gone through"
+    )
 
 
 def _code(app, person, verifier) -> str:
