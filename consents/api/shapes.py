@@ -150,8 +150,9 @@ class Joining(Strict):
 
 class Lodging(Strict):
     service = Text(max_length=50, help_text="client_id of one of the organization's own services")
-    redirect_uri = Text(max_length=500, required=False, default="", allow_blank=True)
-    state = Text(max_length=200, required=False, default="", allow_blank=True)
+    # Both are compared letter by letter, by us and by the client: nothing of them is trimmed.
+    redirect_uri = Text(max_length=500, required=False, default="", allow_blank=True, trim_whitespace=False)
+    state = Text(max_length=200, required=False, default="", allow_blank=True, trim_whitespace=False)
     code_challenge = Text(
         required=False,
         default="",

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from consents import messages
-from consents.models import Check, Delivery, Evidence, Subscription
+from consents.models import Check, Delivery, EndReason, Evidence, Subscription
 from consents.templatetags.portal import day, label, loc
 
 LOOK = ("says", "finding", "at")  # what is shown of a check
@@ -22,6 +22,7 @@ FIRST_STEP = {
     messages.CONSENT_WITHDRAWN: "withdrawn",
     messages.ERASURE_REQUESTED: "asked",
 }
+BY_THE_PERSON = {"", EndReason.PERSON_LEFT, EndReason.PERSON_WITHDREW}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,13 @@ def _party(
     )
 
 
+def _first_step(delivery: Delivery) -> str:
+    """What began it. Only what the person did is called theirs."""
+    first = FIRST_STEP.get(delivery.event, "ended")
+    ended = delivery.consent if delivery.consent_id else delivery.subscription
+    return first if first in ("paused", "asked") or ended.end_reason in BY_THE_PERSON else "over"
+
+
 def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at) -> list[Step]:
     codes = ["sent", "received"]
     if (
@@ -212,7 +220,7 @@ def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at)
         codes.append("stopped")
     if delivery.goal == Delivery.Goal.ERASED:
         codes.append("erased")
-    steps = [Step(FIRST_STEP.get(delivery.event, "ended"), "done", delivery.created_at)]
+    steps = [Step(_first_step(delivery), "done", delivery.created_at)]
     waiting = delivery.closed_at is None
     for code in codes:
         reached = getattr(delivery, f"{code}_at")

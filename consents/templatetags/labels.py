@@ -126,6 +126,7 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
     },
     "step": {
         "ended": (_("여기서 끝냈어요"), "neutral"),
+        "over": (_("여기서 끝났어요"), "neutral"),
         "paused": (_("여기서 멈췄어요"), "neutral"),
         "withdrawn": (_("여기서 끊었어요"), "neutral"),
         "asked": (_("지워 달라고 했어요"), "neutral"),

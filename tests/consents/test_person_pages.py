@@ -484,6 +484,25 @@ def test_a_pause_is_on_the_tracker(person):
     assert {party.role for party in act.parties} == {"operator", "source"}
 
 
+@pytest.mark.parametrize(
+    ("by_whom", "reason", "first"),
+    [
+        ("operator", "operator_closed", "over"),
+        ("person", "person_left", "ended"),
+        ("system", "expired", "over"),
+    ],
+)
+def test_only_what_the_person_ended_is_called_theirs(person, by_whom, reason, first):
+    subscription = factories.joined(person)
+    by = {
+        "operator": Actor.organization(subscription.operator), "person": Actor.person(person), "system": Actor.system("expire"),
+    }[by_whom]  # fmt: skip
+    lifecycle.leave(subscription, erase=False, by=by, at=timezone.now(), reason=reason)
+    subscription.refresh_from_db()
+    parties = tracker(subscription, at=timezone.now()).acts[0].parties
+    assert {party.steps[0].code for party in parties} == {first}
+
+
 # --- papers ------------------------------------------------------------------------------------------------------------
 
 

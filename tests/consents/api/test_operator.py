@@ -28,6 +28,14 @@ def lodger(service):
     return of(service.organization)
 
 
+def test_what_is_compared_letter_by_letter_is_not_trimmed(lodger, service):
+    lodged = {"service": service.client_id, "redirect_uri": BACK, "state": " a b "}
+    made = lodger.post("consent-requests", lodged)
+    assert ConsentRequest.objects.get(pk=made.json()["id"]).client_state == " a b "
+    for other in (f" {BACK}", f"{BACK}\t", f"{BACK}\n"):
+        assert lodger.post("consent-requests", lodged | {"redirect_uri": other}).status_code == 400
+
+
 def test_an_acknowledgement_moves_a_delivery_and_may_come_twice(operator, stopped):
     path = f"deliveries/{stopped.jti}/ack"
     first = operator.post(path).json()
