@@ -208,7 +208,7 @@ def _party(
 def _first_step(delivery: Delivery) -> str:
     """What began it. Only what the person did is called theirs."""
     first = FIRST_STEP.get(delivery.event, "ended")
-    ended = delivery.consent if delivery.consent_id else delivery.subscription
+    ended = delivery.consent or delivery.subscription
     return first if first in ("paused", "asked") or ended.end_reason in BY_THE_PERSON else "over"
 
 

@@ -21,7 +21,7 @@ from consents.views.replies import refused
 
 read_or_post = require_http_methods(["GET", "HEAD", "POST"])
 # Where each provider's answer about a person has their CI (연계정보).
-CI_OF = {"kakao": [("kakao_account", "ci")], "naver": [("ci",)]}
+CI_OF: dict[str, list[tuple[str, ...]]] = {"kakao": [("kakao_account", "ci")], "naver": [("ci",)]}
 
 
 @access.person
@@ -88,7 +88,7 @@ class IdentityAdapter(DefaultSocialAccountAdapter):
 
 def _vouched(account) -> Vouched:
     """The CI in a provider's answer; empty where it holds none. OpenID Connect: the claim of the settings, wherever it stands."""
-    claim = settings.IDENTITY_CI_CLAIM
+    claim: str = settings.IDENTITY_CI_CLAIM
     places = CI_OF.get(account.provider) or [("userinfo", claim), ("id_token", claim), (claim,)]
     found = [_inside(account.extra_data, place) for place in places]
     return Vouched(account.provider, next((ci for ci in found if isinstance(ci, str)), ""))
