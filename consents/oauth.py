@@ -43,6 +43,7 @@ PERSON_SCOPES = {
     GRANT_REVOKE: _("동의 하나를 끝내기"),
 }
 SCOPES = ORGANIZATION_SCOPES | PERSON_SCOPES
+GRANT_TYPES = ("authorization_code", "client_credentials", "refresh_token")
 
 SECRET_LASTS = datetime.timedelta(days=365)
 
@@ -76,8 +77,8 @@ class OIDCAdapter(DefaultOIDCAdapter):
 
     def populate_server_metadata(self, data: dict) -> None:
         data["scopes_supported"] = list(SCOPES)
-        data["grant_types_supported"] = ["authorization_code", "client_credentials", "refresh_token"]
-        data["response_types_supported"] = ["code"]
+        data["grant_types_supported"] = list(GRANT_TYPES)
+        data["response_types_supported"], data["response_modes_supported"] = ["code"], ["query"]
         # Grants are made by joining a service on the portal, never by an authorization request (draft 03 §5, §7.1).
         data["grant_management_endpoint"] = f"{settings.PORTAL_URL}/api/v1/grants"
         data["grant_management_actions_supported"] = ["query", "revoke"]

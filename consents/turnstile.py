@@ -1,14 +1,16 @@
 """WRITES how often somebody has come, and which ids are spent. Both in PostgreSQL: what keeps attackers out must hold while
 the broker is down or emptied (T19, T34). Nobody is counted inside the transaction of an act: what is counted stays so.
 
-Whoever was refused is remembered until their window ends (`is_shut`), so that a flood need not cost a query each time.
+Whoever was refused is remembered until their window ends (`shut`), so that a flood need not cost a query each time.
 """
 
 import datetime
 import hashlib
+import math
 
 from django.db import connection
 
+from consents.limits import Budget
 from consents.models import SpentId, Turn
 
 WINDOW = 60  # seconds
@@ -31,22 +33,32 @@ RETURNING 1
 
 def too_often(kind: str, who: str, *, most: int, at: datetime.datetime) -> bool:
     """Counts one more of this kind; whether that is more than `most` in WINDOW seconds."""
+    return take(kind, who, most=most, at=at).is_spent
+
+
+def take(kind: str, who: str, *, most: int, at: datetime.datetime) -> Budget:
+    """Counts one more of this kind; what is left of `most` in WINDOW seconds."""
     digest, window = _digest(kind, who), datetime.timedelta(seconds=WINDOW)
     with connection.cursor() as cursor:
         cursor.execute(_COUNT_SQL, {"digest": digest, "at": at, "old": at - window})
         count, began_at = cursor.fetchone()
-    if count <= most:
-        return False
-    if len(_shut) >= MOST_SHUT:
-        forget_shut()
-    _shut[digest] = began_at + window
-    return True
+    if count > most:
+        if len(_shut) >= MOST_SHUT:
+            forget_shut()
+        _shut[digest] = began_at + window
+    return Budget(kind, most, most - count, _seconds(began_at + window - at))
 
 
-def is_shut(kind: str, who: str, *, at: datetime.datetime) -> bool:
-    """Whether this process has refused them in the window that still lasts. Costs nothing, and counts nothing."""
+def shut(kind: str, who: str, *, most: int, at: datetime.datetime) -> Budget | None:
+    """What is left for whom this process has refused in the window that still lasts: nothing. Costs nothing, and counts
+    nothing; None for everybody else."""
     until = _shut.get(_digest(kind, who))
-    return until is not None and at < until
+    return Budget(kind, most, -1, _seconds(until - at)) if until is not None and at < until else None
+
+
+def _seconds(left: datetime.timedelta) -> int:
+    """Whole ones, and at least one."""
+    return max(math.ceil(left.total_seconds()), 1)
 
 
 def spend(kind: str, who: str, one: str, *, until: datetime.datetime, at: datetime.datetime) -> bool:

@@ -36,28 +36,36 @@ class TokenAuthentication(authentication.BaseAuthentication):
             .first()
         )
         if token is None or token.client is None or (token.user is not None and not token.user.is_active):
-            raise _refused()
+            raise _refused(bound=scheme.lower() == "dpop")
         _check_key(request._request, token, scheme.lower(), value.strip())
         if token.get_resources() and not _is_meant_for(request, token):
-            raise _refused()
+            raise _refused(bound=key_of(token) is not None)
         if token.user is None:
             link = getattr(token.client, "organization_link", None)
             request.organization = link.organization if link else None
         return token.user or AnonymousUser(), token
 
     def authenticate_header(self, request) -> str:
-        return REALM
+        return f"{REALM}, {dpop_challenge()}"
 
 
-def _refused() -> Problem:
-    return Problem("unauthorized", headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+def dpop_challenge(error: str = "", **told: str) -> str:
+    """How a bound token is shown, and what was wrong (RFC 9449 §7.1)."""
+    known = ({"error": error} if error else {}) | told | {"algs": " ".join(ALGORITHMS)}
+    return "DPoP " + ", ".join(f'{name}="{value}"' for name, value in known.items())
+
+
+def _refused(*, bound: bool) -> Problem:
+    """Whoever has a bound token, or came as if, is told of DPoP."""
+    words = dpop_challenge("invalid_token") if bound else f'{REALM}, error="invalid_token"'
+    return Problem("unauthorized", headers={"WWW-Authenticate": words})
 
 
 def _check_key(request, token: Token, scheme: str, value: str) -> None:
     """A bound token comes under the scheme DPoP with a proof by its own key, any other under Bearer. Raises Problem."""
     bound = key_of(token)
     if (bound is not None) != (scheme == "dpop"):
-        raise _refused()
+        raise _refused(bound=True)
     if bound is None:
         return
     try:
@@ -74,8 +82,8 @@ def _check_key(request, token: Token, scheme: str, value: str) -> None:
 
 def _proof_wanted(code: str) -> Problem:
     """What is wrong with the proof, and a nonce for the next one (RFC 9449 §7.1, §9)."""
-    words = f'DPoP error="{code}", algs="{" ".join(ALGORITHMS)}"'
-    return Problem("unauthorized", headers={"WWW-Authenticate": words, "DPoP-Nonce": dpop.fresh_nonce()})
+    headers = {"WWW-Authenticate": dpop_challenge(code), "DPoP-Nonce": dpop.fresh_nonce()}
+    return Problem("unauthorized", headers=headers)
 
 
 def _is_meant_for(request, token: Token) -> bool:
@@ -111,6 +119,8 @@ def needs(scope: str, *, request) -> None:
     """Raises Problem insufficient-scope unless the token carries it; a browser's session carries all of its person's."""
     if isinstance(request.auth, Token) and scope not in request.auth.get_scopes():
         header = f'{REALM}, error="insufficient_scope", scope="{scope}"'
+        if key_of(request.auth) is not None:
+            header = dpop_challenge("insufficient_scope", scope=scope)
         raise Problem("insufficient-scope", headers={"WWW-Authenticate": header})
 
 

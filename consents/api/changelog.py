@@ -25,6 +25,12 @@ CHANGES = (
             ),
             _("모든 답에 RateLimit과 RateLimit-Policy 머리글이 있어요."),
             _("AsyncAPI 3 문서와, 누구나 아는 열쇠로 서명한 시험용 메시지가 생겼어요."),
+            _(
+                "토큰 주소의 답에도 RateLimit 머리글이 있어요. 없는 grant_type에는 unsupported_grant_type으로 답해요."
+            ),
+            _(
+                "인가 요청이 틀렸거나 prompt=none이면 화면 없이 redirect_uri로 돌려보내요. code는 틀린 code_verifier로 내도 끝나요."
+            ),
         ),
     ),
     Change(datetime.date(2026, 11, 22), (_("v1을 열었어요."),)),

@@ -103,6 +103,9 @@ class Door(APIView):
             super().initial(request, *args, **kwargs)
         finally:
             self.budget = limits.take(request)
+        self._hold()
+
+    def _hold(self) -> None:
         if self.budget and self.budget.is_spent and not self.never_refused:
             raise limits.refuse(self.budget)
 
@@ -186,4 +189,6 @@ class Nowhere(Door):
     http_method_names = ["get", "head", "post", "put", "patch", "delete", "options", "trace"]
 
     def initial(self, request, *args, **kwargs):
+        self.budget = limits.take(request)
+        self._hold()
         raise Problem("not-found")

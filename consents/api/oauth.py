@@ -24,12 +24,13 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
-from oauthlib.oauth2.rfc6749.errors import OAuth2Error
+from oauthlib.oauth2.rfc6749.errors import FatalClientError, OAuth2Error
 
 from consents import access, clients, turnstile
-from consents.api import dpop, oauth_server
+from consents.api import dpop, limits, oauth_server
+from consents.api.authentication import dpop_challenge
+from consents.limits import Budget
 from providers import signing
-from providers.dpop import ALGORITHMS
 
 PER_MINUTE = 1200  # requests of one client; failed ones of one address
 LARGEST_FORM = 16_384  # bytes
@@ -87,17 +88,32 @@ def userinfo(request):
     try:
         return convert_response(*oauth_server.server().create_userinfo_response(*extract_params(request)))
     except OAuth2Error as error:
-        return respond_json_error(request, error)
+        response = respond_json_error(request, error)
+        if response.status_code == 401 and scheme.lower() == "dpop":
+            response["WWW-Authenticate"] = dpop_challenge(error.error)
+        return response
 
 
 def _answer(request, endpoint: str, *, proof: bool = False) -> HttpResponse:
-    """One request of a client, on its own account (`_is_too_often`)."""
-    if (refusal := _malformed(request)) is not None:
-        return refusal
+    """One request of a client, on its own account (`_budget`), of which every answer tells what is left."""
     at, address = timezone.now(), get_adapter().get_client_ip(request)
-    if _is_too_often(request, address, at):
-        return _waiting()
+    refusal = _malformed(request)
+    budget = _guest("", address, at) if refusal else _budget(request, address, at)
+    response = (refusal or _done(request, endpoint, proof=proof)) if not budget.is_spent else None
+    if response is not None and response.status_code == 401:
+        failed = turnstile.take("token:failed", address, most=PER_MINUTE, at=at)
+        budget, response = (failed, None) if failed.is_spent else (budget, response)
+    response = response or _waiting(budget)
+    for name, value in limits.headers(budget).items():
+        response[name] = value
+    return response
+
+
+def _done(request, endpoint: str, *, proof: bool) -> HttpResponse:
+    """What the server answers, and to a proof the nonce of the next."""
     try:
+        if proof:
+            oauth_server.check_grant_type(request.POST.get("grant_type", ""))
         oauth_server.bind_to(dpop.signer(request) if proof else None)
         get_validator_context().requested_resources = get_resources(request)
         alone = request.POST.get("grant_type") == oauth_server.SERVERS  # writes one row
@@ -108,39 +124,47 @@ def _answer(request, endpoint: str, *, proof: bool = False) -> HttpResponse:
     except OAuth2Error as error:
         return _error(error.error, error.description or "", status=error.status_code)
     response = convert_response(*answer)
-    if response.status_code == 401 and turnstile.too_often("token:failed", address, most=PER_MINUTE, at=at):
-        return _waiting()
     if proof and oauth_server.bound_to():
         response["DPoP-Nonce"] = dpop.fresh_nonce()
     return response
 
 
-def _is_too_often(request, address: str, at: datetime.datetime) -> bool:
-    """Who signs in is counted as that client, wherever they come from; who does not, as who they say they are at their
+def _budget(request, address: str, at: datetime.datetime) -> Budget:
+    """One more of whoever comes. Who signs in is counted as that client, wherever they come from; who does not, as who they say they are at their
     address. So one client's flood refuses no other, not even at the same address, and nobody uses up somebody else's
     share by guessing at their secret from elsewhere."""
     claimed = _claimed_client(request)
-    guest = f"{claimed} {address}"
-    if turnstile.is_shut("token:client", claimed, at=at) or turnstile.is_shut("token:guest", guest, at=at):
-        return True
-    client = oauth_server.sign_in(request, at=at)
-    kind, who = ("token:client", client.pk) if client else ("token:guest", guest)
-    return turnstile.too_often(kind, who, most=PER_MINUTE, at=at)
+    for kind, who in (("token:client", claimed), ("token:guest", _at(claimed, address))):
+        if spent := turnstile.shut(kind, who, most=PER_MINUTE, at=at):
+            return spent
+    if client := oauth_server.sign_in(request, at=at):
+        return turnstile.take("token:client", client.pk, most=PER_MINUTE, at=at)
+    return _guest(claimed, address, at)
+
+
+def _guest(claimed: str, address: str, at: datetime.datetime) -> Budget:
+    guest = _at(claimed, address)
+    spent = turnstile.shut("token:guest", guest, most=PER_MINUTE, at=at)
+    return spent or turnstile.take("token:guest", guest, most=PER_MINUTE, at=at)
+
+
+def _at(claimed: str, address: str) -> str:
+    return f"{claimed} {address}"
 
 
 @access.public
 @csrf_exempt  # allauth checks it itself, except for the first POST of a client, which changes nothing
 @require_http_methods(["GET", "HEAD", "POST"])
 def authorization(request):
-    """allauth's authorization page; PKCE with S256 is required of everybody (RFC 9700 §2.1.1)."""
+    """allauth's authorization page, for whoever may see it (`_sent_back`)."""
     sent = request.GET if request.method != "POST" else request.POST
     if any("\x00" in value for name in sent for value in sent.getlist(name)):
         return _refused_page(request, "invalid_request")
     if request.method != "POST":
-        if not request.GET.get("code_challenge") or request.GET.get("code_challenge_method") != "S256":
-            return _refused_page(request, "code_challenge, code_challenge_method=S256")
         if not _is_registered(request.GET.get("client_id", ""), request.GET.get("redirect_uri", "")):
             return _refused_page(request, "client_id, redirect_uri")
+        if (refusal := _sent_back(request)) is not None:
+            return refusal
     response = views.authorization(request)
     location = response.headers.get("Location", "")
     if location and not location.startswith("/"):  # back to the client: from whom it comes (RFC 9207)
@@ -162,6 +186,22 @@ def authorization(request):
 def nowhere(request):
     """Endpoints of allauth that the portal does not offer (device flow)."""
     raise Http404
+
+
+def _sent_back(request) -> HttpResponse | None:
+    """What is wrong with a request for authorization, told to the client before anybody signs in or sees a page (RFC 6749
+    §4.1.2.1, RFC 7636 §4.4.1, OIDC Core §3.1.2.6). Its return address was found among the registered ones."""
+    try:
+        oauth_server.server().validate_authorization_request(*extract_params(request))
+    except (FatalClientError, ValueError):
+        return _refused_page(request, "invalid_request")
+    except OAuth2Error as error:
+        told = dict(error.twotuples) | {"iss": settings.PORTAL_URL}
+        if request.GET.get("state"):
+            told["state"] = request.GET["state"]
+        back = add_query_params(request.GET["redirect_uri"], told)
+        return HttpResponse(status=302, headers={"Location": back, "Cache-Control": "no-store"})
+    return None
 
 
 def _is_registered(client_id: str, redirect_uri: str) -> bool:
@@ -218,8 +258,8 @@ def _claimed_client(request) -> str:
     return str(claims.get("sub"))[:100]
 
 
-def _waiting() -> JsonResponse:
-    return _error("temporarily_unavailable", "too many requests", status=429, retry_after=turnstile.WINDOW)
+def _waiting(budget: Budget) -> JsonResponse:
+    return _error("temporarily_unavailable", "too many requests", status=429, retry_after=budget.seconds)
 
 
 def _bad_proof(error: dpop.BadProof, *, status: int) -> JsonResponse:
@@ -228,7 +268,7 @@ def _bad_proof(error: dpop.BadProof, *, status: int) -> JsonResponse:
     response = _error(code, str(error), status=status)
     response["DPoP-Nonce"] = dpop.fresh_nonce()
     if status == 401:
-        response["WWW-Authenticate"] = f'DPoP error="{code}", algs="{" ".join(ALGORITHMS)}"'
+        response["WWW-Authenticate"] = dpop_challenge(code)
     return response
 
 

@@ -22,10 +22,17 @@ from django.conf import settings
 from django.core.cache import cache
 from django.utils import timezone
 from oauthlib.common import Request
-from oauthlib.oauth2.rfc6749.errors import InvalidGrantError, OAuth2Error
+from oauthlib.oauth2.rfc6749.errors import (
+    ConsentRequired,
+    InvalidRequestError,
+    LoginRequired,
+    OAuth2Error,
+    UnsupportedGrantTypeError,
+)
 from oauthlib.openid import Server
 
 from consents import clients, oauth, turnstile
+from consents.requests import CHALLENGE
 from providers import dpop, keysets, signing
 from providers.models import ApiClient
 
@@ -46,12 +53,24 @@ class BadProof(OAuth2Error):
 @functools.cache
 def server() -> Server:
     """The server; what belongs to one request is kept with the request."""
-    return Server(
+    made = Server(
         Validator(),
         token_generator=generate_access_token,
         refresh_token_generator=_new_refresh_token,
         token_expires_in=app_settings.ACCESS_TOKEN_EXPIRES_IN,
     )
+    for grant in (made.auth_grant, made.openid_connect_auth):
+        grant.custom_validators.pre_auth.append(_check_form)
+        grant.custom_validators.post_auth.insert(0, _check_prompt)
+    return made
+
+
+def check_grant_type(grant_type: str) -> None:
+    """Raises UnsupportedGrantTypeError for one that the metadata does not name, InvalidRequestError where it is missing."""
+    if not grant_type:
+        raise InvalidRequestError("grant_type is missing")
+    if grant_type not in oauth.GRANT_TYPES:
+        raise UnsupportedGrantTypeError()
 
 
 class Validator(OAuthLibRequestValidator):
@@ -98,15 +117,17 @@ class Validator(OAuthLibRequestValidator):
         return wanted is None or hmac.compare_digest(wanted, bound_to() or "")
 
     def validate_code(self, client_id, code, client, request: Request, *args, **kwargs) -> bool:
-        """One that comes again may be a thief's: what it gave ends (RFC 6749 §4.1.2)."""
-        good = super().validate_code(client_id, code, client, request, *args, **kwargs)
+        """Spent as soon as it is shown, with whatever verifier. One that comes again may be a thief's: what it gave ends
+        (RFC 6749 §4.1.2)."""
+        known = super().validate_code(client_id, code, client, request, *args, **kwargs)
+        good = known and _spend_code(request)
         if not good and (owner := cache.get(_spent_code(request.client.pk, code))):
             oauth.end_family(request.client, uuid.UUID(owner), at=timezone.now())
         return good
 
     def save_bearer_token(self, token: dict, request: Request, *args, **kwargs) -> None:
         if request.grant_type == "authorization_code":
-            _spend_code(request)
+            _remember_code(request)
         if request.grant_type == SERVERS:
             oauth.keep(
                 self._prep_access_token(get_validator_context(), token, request),
@@ -127,6 +148,15 @@ class Validator(OAuthLibRequestValidator):
     def _prep_refresh_token(self, ctx, refresh_token: str, request: Request) -> Token:
         """Only an application's: a server's key is its client's own, and it gets no refresh tokens."""
         return _bound(super()._prep_refresh_token(ctx, refresh_token, request))
+
+    # --- before anybody sees a page ----------------------------------------------------------------------------------
+
+    def validate_user_match(self, id_token_hint, scopes, claims, request: Request) -> bool:
+        """A visitor signs in first; then it is asked again."""
+        if claims and not isinstance(claims, dict):
+            raise InvalidRequestError("claims is no object", request=request)
+        visitor = not context.request.user.is_authenticated
+        return visitor or super().validate_user_match(id_token_hint, scopes, claims, request)
 
     # --- what it may know and end ------------------------------------------------------------------------------------
 
@@ -201,12 +231,41 @@ def _found(client_id: object) -> Client | None:
     return known[client_id]
 
 
-def _spend_code(request: Request) -> None:
+def _check_form(request: Request) -> dict:
+    """What makes a request for authorization one that we understand: each parameter once, PKCE with S256 (RFC 9700 §2.1.1),
+    whose challenge is exactly 43 signs of base64url (RFC 7636 §4.2), and the answer in the query."""
+    if set(request.duplicate_params) - {"resource"}:
+        raise InvalidRequestError("a parameter was given twice", request=request)
+    if request.code_challenge_method != "S256" or not CHALLENGE.fullmatch(request.code_challenge or ""):
+        raise InvalidRequestError(
+            "code_challenge_method=S256 and a code_challenge of 43 signs are required", request=request
+        )
+    if request.response_mode not in (None, "query"):
+        raise InvalidRequestError("response_mode is query", request=request)
+    return {}
+
+
+def _check_prompt(request: Request) -> dict:
+    """Who asks for no page gets none (OIDC Core §3.1.2.6). Nobody is let in without the person seeing it, whatever they
+    agreed to before."""
+    prompts = (request.prompt or "").split()
+    if "none" not in prompts:
+        return {}
+    if len(prompts) > 1:
+        raise InvalidRequestError("prompt=none stands alone", request=request)
+    signed_in = context.request.user.is_authenticated
+    raise (ConsentRequired if signed_in else LoginRequired)(request=request)
+
+
+def _spend_code(request: Request) -> bool:
     """A code works once, also when it comes twice in the same moment, or after the cache was emptied (T19)."""
     at = timezone.now()
     until = at + datetime.timedelta(seconds=2 * app_settings.AUTHORIZATION_CODE_EXPIRES_IN)
-    if not turnstile.spend("code", request.client.pk, request.code, until=until, at=at):
-        raise InvalidGrantError(description="the code was used before")
+    return turnstile.spend("code", request.client.pk, request.code, until=until, at=at)
+
+
+def _remember_code(request: Request) -> None:
+    """For whom it was, so that what it gave can end."""
     cache.set(_spent_code(request.client.pk, request.code), str(request.user.pk), CODE_REMEMBERED)
 
 

@@ -90,7 +90,8 @@ def test_every_answer_tells_what_is_left(operator, mine):
         most = int(answer["RateLimit-Policy"].partition(";q=")[2].partition(";")[0])
         assert answer["RateLimit-Policy"] == f'"{name}";q={most};w=60'
         assert answer["RateLimit"].startswith(f'"{name}";r={most - 1};t=')
-    assert Client().get("/api/v1/deliveries")["RateLimit"].startswith('"visitor"'), "a refusal too"
+    for path in ("deliveries", "services/%00", "services/ghost", "no/such/thing"):
+        assert Client().get(f"/api/v1/{path}")["RateLimit"].startswith('"visitor"'), "a refusal too"
 
 
 def test_whoever_comes_too_often_waits_and_nobody_else(operator, mine, settings):

@@ -158,10 +158,7 @@ def test_a_person_lets_an_application_in_by_code_and_pkce(signed_in, person, app
         "grant_type": "authorization_code", "client_id": app.pk, "redirect_uri": BACK, "code": back["code"][0],
         "code_verifier": verifier,
     }  # fmt: skip
-    assert post(TOKEN, exchange | {"code_verifier": "x" * 64}).status_code == 400
     tokens = post(TOKEN, exchange).json()
-    if "error" in tokens:  # a wrong verifier may burn the code: that is allowed, and stricter
-        pytest.fail(str(tokens))
     assert Caller(tokens["access_token"]).get("me/summary").status_code == 200
     assert Caller(tokens["refresh_token"]).get("me/summary").status_code == 401
     assert Caller(tokens["id_token"]).get("me/summary").status_code == 401
@@ -171,6 +168,12 @@ def test_a_person_lets_an_application_in_by_code_and_pkce(signed_in, person, app
 
 def let_in(browser, app) -> tuple[dict, dict]:
     """What an application was given for a code, and the exchange that got it."""
+    exchange = code_for(browser, app)
+    return post(TOKEN, exchange).json(), exchange
+
+
+def code_for(browser, app) -> dict:
+    """A fresh code, and all that belongs to its exchange."""
     verifier = secrets.token_urlsafe(48)
     html = authorize(browser, app, verifier).content.decode()
     asked = {
@@ -179,11 +182,93 @@ def let_in(browser, app) -> tuple[dict, dict]:
         "action": "grant",
     }
     back = parse_qs(urlsplit(browser.post("/identity/o/authorize", asked)["Location"]).query)
-    exchange = {
+    return {
         "grant_type": "authorization_code", "client_id": app.pk, "redirect_uri": BACK, "code": back["code"][0],
         "code_verifier": verifier,
     }  # fmt: skip
-    return post(TOKEN, exchange).json(), exchange
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"code_verifier": "x" * 64}, {"code_verifier": None}, {"redirect_uri": "https://my.example/other"}],
+)
+def test_a_code_is_spent_by_whatever_is_shown_with_it(signed_in, app, wrong):
+    exchange = code_for(signed_in, app)
+    refused = post(TOKEN, exchange | wrong)
+    assert refused.status_code == 400 and "error" in refused.json()
+    again = post(TOKEN, exchange)
+    assert again.status_code == 400 and again.json()["error"] == "invalid_grant"
+    assert not Token.objects.exists()
+
+
+def test_another_client_does_not_spend_a_code(signed_in, app):
+    other = oauth.create_app_client(name="Other", redirect_uris=[BACK], scopes=["me", "openid"])
+    exchange = code_for(signed_in, app)
+    assert post(TOKEN, exchange | {"client_id": other.pk}).status_code == 400
+    assert post(TOKEN, exchange).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["password", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "x", "CLIENT_CREDENTIALS"],
+)
+def test_a_grant_that_is_not_offered_is_told_so(server, kind):
+    for sent in ({}, {"username": "a", "password": "b"}, {"code": "x"}, {"client_secret": "wrong" * 9}):
+        answer = grant(server, grant_type=kind, **sent)
+        assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
+    assert grant(server, grant_type=None).json()["error"] == "invalid_request"
+
+
+def told(answer) -> dict:
+    """What a client is told at its return address."""
+    assert answer.status_code == 302 and answer["Location"].startswith(BACK + "?"), answer.content
+    return {name: value[0] for name, value in parse_qs(urlsplit(answer["Location"]).query).items()}
+
+
+@pytest.mark.parametrize("scope", ["me", "me openid"])
+def test_who_asks_for_no_page_gets_none(client, app, person, scope):
+    """Also where an application, this one or another, has tokens of the person's already."""
+    whole = {"state": "s1", "iss": "http://127.0.0.1:8000"}
+    visitor = told(authorize(client, app, "v" * 50, prompt="none", scope=scope))
+    assert visitor.items() >= (whole | {"error": "login_required"}).items()
+    client.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
+    other = oauth.create_app_client(name="Other", redirect_uris=[BACK], scopes=["me", "openid"])
+    for known in (None, other, app):
+        if known:
+            token(known, person, ["me", "openid"])
+        answer = told(authorize(client, app, "v" * 50, prompt="none", scope=scope))
+        assert answer.items() >= (whole | {"error": "consent_required"}).items() and "code" not in answer
+    both = told(authorize(client, app, "v" * 50, prompt="none login", scope=scope))
+    assert both["error"] == "invalid_request" and both["state"] == "s1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code_challenge": None}, {"code_challenge": ""}, {"code_challenge": "short"}, {"code_challenge": "a" * 42},
+        {"code_challenge": "a" * 44}, {"code_challenge": "a" * 128}, {"code_challenge": "a" * 42 + "+"},
+        {"code_challenge": "a" * 43 + "\n"}, {"code_challenge": "가" * 43}, {"code_challenge_method": "plain"},
+        {"code_challenge_method": None}, {"code_challenge_method": "s256"}, {"response_mode": "fragment"},
+        {"prompt": ["none", "login"]}, {"claims": "[1]"}, {"claims": "{"}, {"response_type": None},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("who", ["client", "signed_in"])
+def test_a_malformed_request_goes_back_before_any_page(app, change, who, request):
+    answer = told(authorize(request.getfixturevalue(who), app, "v" * 50, **change))
+    assert answer["error"] == "invalid_request" and answer["state"] == "s1"
+    assert answer["iss"] == "http://127.0.0.1:8000"
+
+
+def test_what_nobody_can_read_is_no_fault_of_ours(client, app):
+    for query in (
+        "code_challenge=%ff&state=%00",
+        "state=%zz",
+        "state=\xff",
+        "claims=%7B%7D&id_token_hint=x",
+        "state=a;b",
+    ):
+        asked = urlencode({"client_id": app.pk, "redirect_uri": BACK, "response_type": "code"})
+        assert client.get(f"/identity/o/authorize?{asked}&{query}").status_code in (302, 400)
 
 
 def refreshed(app, tokens: dict):
@@ -228,7 +313,6 @@ def test_another_clients_refresh_token_ends_nothing(signed_in, app):
 @pytest.mark.parametrize(
     "change",
     [
-        {"code_challenge": None}, {"code_challenge_method": "plain"}, {"code_challenge_method": None},
         {"redirect_uri": "https://evil.example/"}, {"redirect_uri": None}, {"client_id": "nobody"}, {"client_id": "\x00"},
     ],
 )  # fmt: skip
@@ -262,9 +346,33 @@ def test_all_public_keys_are_in_one_place(client):
     assert answer["Cache-Control"] == "public, max-age=3600"
 
 
+def test_every_answer_to_a_client_tells_what_is_left(server, monkeypatch):
+    monkeypatch.setattr(doors, "PER_MINUTE", 4)
+    answers = [
+        grant(server), post(REVOKE, {"token": "x"}, Authorization=basic(server)),
+        post("/identity/o/api/introspect", {"token": "x"}, Authorization=basic(server)), grant(server, scope="everything"),
+    ]  # fmt: skip
+    for gone, answer in enumerate(answers, 1):
+        assert answer["RateLimit-Policy"] == '"token:client";q=4;w=60'
+        assert re.fullmatch(rf'"token:client";r={4 - gone};t=\d+', answer["RateLimit"])
+    refused = grant(server)
+    assert refused.status_code == 429 and '"token:client";r=0;t=' in refused["RateLimit"]
+    assert 1 <= int(refused["Retry-After"]) <= 60 and refused["RateLimit"].endswith(
+        f"t={refused['Retry-After']}"
+    )
+    for stranger in (
+        grant(server, client_id="nobody"), Client().post(TOKEN, "{}", content_type="application/json"),
+        Client().post(TOKEN, "a=" + "b" * 10_000_000, content_type=FORM),
+    ):  # fmt: skip
+        assert stranger.status_code in (400, 401, 413) and stranger["RateLimit"].startswith(
+            '"token:guest";r='
+        )
+
+
 def test_the_metadata_has_both_names_and_offers_only_what_there_is(client):
     told = client.get("/.well-known/openid-configuration").json()
     assert told == client.get("/.well-known/oauth-authorization-server").json()
+    assert told["response_modes_supported"] == ["query"]
     assert told["issuer"] == "http://127.0.0.1:8000" and told["response_types_supported"] == ["code"]
     assert set(told["scopes_supported"]) == set(oauth.SCOPES)
     assert client.post("/identity/o/api/device/code").status_code == 404

@@ -458,7 +458,7 @@ def test_a_bound_token_needs_its_key_every_time(bound):
         headers = {"Authorization": f"{scheme} {value}"} | ({"DPoP": ", ".join(proofs)} if proofs else {})
         return browser.get(path, headers=headers)
 
-    assert use("Bearer").status_code == 401
+    assert use("Bearer")["WWW-Authenticate"].startswith('DPoP error="invalid_token", algs="')
     assert 'DPoP error="invalid_dpop_proof"' in use("DPoP")["WWW-Authenticate"]
     wanted = use("DPoP", proof(key, "GET", path, token=value))
     assert wanted.status_code == 401 and 'error="use_dpop_nonce"' in wanted["WWW-Authenticate"]
@@ -467,6 +467,34 @@ def test_a_bound_token_needs_its_key_every_time(bound):
     assert use("DPoP", good, good).status_code == 401
     told = post(INTROSPECT, {"token": value}, Authorization=basic(link, secret)).json()
     assert told["cnf"] == {"jkt": key.thumbprint()} and told["token_type"] == "DPoP"
+
+
+def test_who_came_with_a_bound_token_is_told_of_dpop(bound, other):
+    """RFC 9449 §7.1, whatever the reason; whoever showed nothing is told of both (§7.2)."""
+    link, secret, key = bound
+    path = "/api/v1/deliveries"
+    fields = {"scope": "holdings:write"}
+    narrow = grant(link, secret, DPoP=proof(key, nonce=nonce()), **fields).json()["access_token"]
+    plain = grant(*other).json()["access_token"]
+
+    def told(authorization: str, *proofs, path=path) -> tuple[int, str]:
+        answer = Client().get(
+            path, headers={"Authorization": authorization, **({"DPoP": proofs[0]} if proofs else {})}
+        )
+        return answer.status_code, answer["WWW-Authenticate"]
+
+    algs = f'algs="{" ".join(dpop.ALGORITHMS)}"'
+    for shown in ("DPoP nonsense", f"dpop {plain}", "DPoP "):
+        assert told(shown) == (401, f'DPoP error="invalid_token", {algs}')
+    good = proof(key, path="/api/v1/sets/poll", token=narrow, nonce=nonce())
+    refused = send("/api/v1/sets/poll", narrow, good)
+    assert refused.status_code == 403
+    assert refused["WWW-Authenticate"] == f'DPoP error="insufficient_scope", scope="deliveries:ack", {algs}'
+    assert told("Bearer nonsense") == (401, 'Bearer realm="portal", error="invalid_token"')
+    assert told("Basic eDp5") == (401, f'Bearer realm="portal", DPoP {algs}')
+    userinfo = "/identity/o/api/userinfo"
+    refused = send(userinfo, "nonsense", proof(key, path=userinfo, token="nonsense", nonce=nonce()))
+    assert (refused.status_code, refused["WWW-Authenticate"]) == (401, f'DPoP error="invalid_token", {algs}')
 
 
 def send(path, value, *proofs, body='{"returnImmediately": true}'):
@@ -788,7 +816,9 @@ def test_a_window_ends(made, monkeypatch, time_machine):
     monkeypatch.setattr(doors, "PER_MINUTE", 1)
     time_machine.move_to(timezone.now())
     assert grant(*made).status_code == 200 and grant(*made)["Retry-After"] == "60"
-    time_machine.shift(61)
+    time_machine.shift(50)
+    assert grant(*made)["Retry-After"] == "10", "what is left of the window"
+    time_machine.shift(11)
     assert grant(*made).status_code == 200
 
 

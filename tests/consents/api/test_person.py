@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from consents import clock, jobs
 from consents.models import Consent, IdempotencyKey, Notice, Subscription
-from providers import signing
+from providers import dpop, signing
 from providers.models import Terms
 from tests import factories
 
@@ -267,7 +267,9 @@ def test_nobody_else_reads_what_is_mine(app, person, subscription, service, path
     path = _filled(path, subscription)
     answer = Caller().get(path)
     problem(answer, 401, "unauthorized")
-    assert answer["WWW-Authenticate"] == 'Bearer realm="portal"'
+    assert (
+        answer["WWW-Authenticate"] == 'Bearer realm="portal", DPoP algs="' + " ".join(dpop.ALGORITHMS) + '"'
+    )
     wrong = Caller("not-a-token").get(path)
     problem(wrong, 401, "unauthorized")
     assert 'error="invalid_token"' in wrong["WWW-Authenticate"]
