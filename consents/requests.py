@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from django.conf import settings
@@ -46,6 +47,21 @@ class BadCode(lifecycle.Refused):
     """No such code, or it is used up, too old, of another client, or was asked for by whoever has another verifier."""
 
 
+@dataclass(frozen=True, slots=True)
+class Minutes:
+    """How long a request waits: first to be opened, then to be decided."""
+
+    opening: int
+    deciding: int
+
+
+def minutes(*, at: datetime.datetime) -> Minutes:
+    on = lifecycle.day(at)
+    return Minutes(
+        policy.number("AUTH_CODE_TTL_MINUTES", on=on), policy.number("REQUEST_READING_MINUTES", on=on)
+    )
+
+
 def lodge(
     *,
     organization: Organization,
@@ -74,11 +90,11 @@ def lodge(
     )
     if terms is None or not open_now:
         raise lifecycle.NotOpen(service.slug)
-    minutes = policy.number("AUTH_CODE_TTL_MINUTES", on=lifecycle.day(at))
+    until = at + datetime.timedelta(minutes=minutes(at=at).opening)
     with transaction.atomic():
         lodged = ConsentRequest.objects.create(
             organization=organization, service=service, terms=terms, redirect_uri=redirect_uri,
-            client_state=client_state, code_challenge=code_challenge, lodged_at=at, expires_at=at + datetime.timedelta(minutes=minutes),
+            client_state=client_state, code_challenge=code_challenge, lodged_at=at, expires_at=until,
         )  # fmt: skip
         _log("request.lodged", lodged, by=by, at=at)
     return lodged
@@ -100,8 +116,8 @@ def take_up(lodged: ConsentRequest, *, person: Person, by: Actor, at: datetime.d
     with transaction.atomic():
         lodged = _open(lodged, person=person, at=at)
         if lodged.person_id is None:
-            minutes = policy.number("REQUEST_READING_MINUTES", on=lifecycle.day(at))
-            lodged.person, lodged.expires_at = person, at + datetime.timedelta(minutes=minutes)
+            until = at + datetime.timedelta(minutes=minutes(at=at).deciding)
+            lodged.person, lodged.expires_at = person, until
             lodged.save(update_fields=["person", "expires_at"])
     return lodged
 

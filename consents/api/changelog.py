@@ -24,6 +24,9 @@ CHANGES = (
                 "PUT /services/{client_id}와 POST /services/{client_id}/terms로 서비스를 등록하고 약관을 게시해요."
             ),
             _("모든 답에 RateLimit과 RateLimit-Policy 머리글이 있어요."),
+            _(
+                "동의 요청의 답에 expires_at, decide_in, returns_code, opened가 있어요. expires_at은 요청을 열면 한 번 바뀌어요."
+            ),
             _("AsyncAPI 3 문서와, 누구나 아는 열쇠로 서명한 시험용 메시지가 생겼어요."),
             _(
                 "토큰 주소의 답에도 RateLimit 머리글이 있어요. 없는 grant_type에는 unsupported_grant_type으로 답해요."

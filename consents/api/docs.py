@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from django.conf import settings
 from django.shortcuts import render
+from django.utils import timezone
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
@@ -12,7 +13,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView
 
-from consents import access
+from consents import access, requests
 from consents.api import changelog, mydata, problems, tutorial
 from consents.api.authentication import Anyone
 from consents.oauth import ORGANIZATION_SCOPES, PERSON_SCOPES
@@ -45,6 +46,7 @@ def docs(request):
         "organization_scopes": ORGANIZATION_SCOPES.items(),
         "person_scopes": PERSON_SCOPES.items(),
         "portal": settings.PORTAL_URL,
+        "minutes": requests.minutes(at=timezone.now()),
     }
     return render(request, "api/docs.html", context)
 

@@ -263,10 +263,16 @@ class OperatorConsent(Consent):
     service = serializers.CharField(source="subscription.service.client_id")
 
 
+RETURNS_CODE = "whether a yes sends the browser back with a code; only with a code_challenge, which ties the code to who asked"
+
+
 class Lodged(serializers.Serializer):
     id = serializers.UUIDField()
     authorize_url = serializers.URLField(help_text="where to send the person's browser")
-    expires_in = serializers.IntegerField(help_text="seconds")
+    expires_in = serializers.IntegerField(help_text="seconds in which the person has to open it")
+    expires_at = shapes.Instant(help_text="the same as a moment; opening it sets another")
+    decide_in = serializers.IntegerField(help_text="seconds that the person has to decide, from opening it")
+    returns_code = serializers.BooleanField(help_text=RETURNS_CODE)
     receipt = serializers.CharField(help_text=RECEIPT)
 
 
@@ -287,13 +293,22 @@ class ConsentRequest(serializers.Serializer):
     service = serializers.CharField(source="service.client_id")
     state = serializers.ChoiceField(models.ConsentRequest.State.choices)
     lodged_at = shapes.Instant()
-    expires_at = shapes.Instant()
+    opened = serializers.SerializerMethodField(
+        help_text="somebody has it before them; nobody else can use it now"
+    )
+    expires_at = shapes.Instant(
+        help_text="until when it has to be opened; once it is opened, until when it has to be decided"
+    )
+    returns_code = serializers.BooleanField(help_text=RETURNS_CODE)
     decided_at = shapes.Instant(allow_null=True)
     subscription = serializers.UUIDField(source="subscription_id", allow_null=True)
     outcome = serializers.SerializerMethodField(
         help_text="the state, or partly_granted where optional items were declined"
     )
     items = serializers.SerializerMethodField()
+
+    def get_opened(self, lodged) -> bool:
+        return lodged.person_id is not None
 
     def get_outcome(self, lodged) -> Literal["pending", "granted", "partly_granted", "declined", "expired"]:
         return self.context["outcome"]

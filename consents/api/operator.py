@@ -64,7 +64,10 @@ class ConsentRequests(OperatorDoor):
     )  # fmt: skip
     @once
     def post(self, request):
-        """Send the person's browser to `authorize_url`. What they decide comes back to `redirect_uri`, and as a delivery."""
+        """Send the person's browser to `authorize_url`. What they decide comes back to `redirect_uri`, and as a delivery.
+        It has to be opened within `expires_in` seconds (10 minutes: AUTH_CODE_TTL_MINUTES of the dated policy); whoever
+        has opened it has `decide_in` seconds from then (60 minutes: REQUEST_READING_MINUTES), and GET shows the new
+        `expires_at`. Without a `code_challenge` no `code` comes back (`returns_code`): nothing would tie it to who asked."""
         asked = self.read(shapes.Lodging)
         service = get_object_or_404(Service, client_id=asked["service"], organization=request.organization)
         at = timezone.now()
@@ -76,6 +79,9 @@ class ConsentRequests(OperatorDoor):
             "id": lodged.pk,
             "authorize_url": settings.PORTAL_URL + reverse("consent_request", args=[lodged.pk]),
             "expires_in": int((lodged.expires_at - at).total_seconds()),
+            "expires_at": lodged.expires_at,
+            "decide_in": 60 * requests.minutes(at=at).deciding,
+            "returns_code": lodged.returns_code,
             "receipt": receipts.of_request("request.lodged", lodged),
         }
         headers = {"Location": f"/api/v1/consent-requests/{lodged.pk}"}

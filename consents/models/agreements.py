@@ -324,5 +324,10 @@ class ConsentRequest(models.Model):
     def __str__(self) -> str:
         return str(self.pk)
 
+    @property
+    def returns_code(self) -> bool:
+        """Only PKCE ties a code to whoever asked for it."""
+        return bool(self.code_challenge)
+
     def is_open(self, *, at: datetime.datetime) -> bool:
         return self.state == self.State.PENDING and at < self.expires_at

@@ -223,6 +223,7 @@ def _request_page(request, lodged, *, at, status=200):
         "service": service,
         "is_open": is_open,
         "is_over": over,
+        "minutes": requests.minutes(at=at) if over else None,
         "back": back,
         "holding": queries.summary(request.user) if is_open else None,
         "receipt_url": queries.receipt_url(lodged),

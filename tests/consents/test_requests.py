@@ -237,6 +237,7 @@ def test_an_expired_request_leads_nowhere(signed_in, person, service):
     over = signed_in.get(page(lodged))
     assert over.status_code == 410
     assert "app.example.com" not in text(over)
+    assert "10분 안에 열고, 연 뒤 60분 안에" in text(over)
     assert signed_in.post(page(lodged)).status_code == 410
     assert (
         signed_in.post(ask_url(service), answer(person, service, request=str(lodged.pk))).status_code == 409

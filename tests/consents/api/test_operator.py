@@ -1,5 +1,6 @@
 """The doors of operators' and sources' servers."""
 
+import datetime
 import uuid
 
 import pytest
@@ -97,8 +98,10 @@ def test_a_request_is_lodged_once_and_tells_where_to_send_the_person(lodger, ser
     lodged = ConsentRequest.objects.get()
     assert first.json() == lodger.post("consent-requests", asked, Idempotency_Key="r").json()
     assert first.json()["authorize_url"] == f"http://127.0.0.1:8000/requests/{lodged.pk}/"
-    assert 0 < first.json()["expires_in"] <= 600
+    made = first.json()
+    assert (made["expires_in"], made["decide_in"], made["returns_code"]) == (600, 3600, False)
     seen = lodger.get(f"consent-requests/{lodged.pk}").json()
+    assert (seen["expires_at"], seen["opened"], seen["returns_code"]) == (made["expires_at"], False, False)
     assert seen["state"] == "pending" and seen["service"] == service.client_id
     problem(of(factories.OperatorFactory()).get(f"consent-requests/{lodged.pk}"), 404, "not-found")
 
@@ -196,6 +199,28 @@ def decided(lodger, service, person, me, items=None, **asked):
         lodged, person=person, terms=terms, choices=choices, language="ko", by=me, at=timezone.now()
     )
     return lodged
+
+
+def test_opening_a_request_sets_another_end_and_says_so(lodger, service, person, me, time_machine):
+    """The times come from the dated policy: half an hour after lodging, what was opened in time can still be decided."""
+    from consents import requests
+    from tests.consents.test_requests import CHALLENGE
+
+    start = timezone.now().replace(microsecond=0)
+    time_machine.move_to(start, tick=False)
+    asked = {"service": service.client_id, "redirect_uri": BACK, "code_challenge": CHALLENGE}
+    made = lodger.post("consent-requests", asked).json()
+    assert made["returns_code"] and made["expires_at"] == moment(start, minutes=10)
+    time_machine.move_to(start + datetime.timedelta(minutes=9), tick=False)
+    requests.take_up(ConsentRequest.objects.get(), person=person, by=me, at=timezone.now())
+    time_machine.move_to(start + datetime.timedelta(minutes=40), tick=False)
+    seen = lodger.get(f"consent-requests/{made['id']}").json()
+    assert (seen["state"], seen["opened"], seen["returns_code"]) == ("pending", True, True)
+    assert seen["expires_at"] == moment(start, minutes=69)
+
+
+def moment(start, *, minutes: int) -> str:
+    return (start + datetime.timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @pytest.mark.parametrize(("items", "outcome"), [("all", "granted"), (None, "partly_granted")])
