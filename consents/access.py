@@ -4,10 +4,18 @@ Every view says who it is for with one of the marks below; the guard lets nobody
 the mark is missing. What belongs to somebody else does not exist (404), so that nothing can be found out by asking.
 """
 
+import functools
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
 from allauth.idp.oidc.models import Client
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import Resolver404, resolve, reverse
@@ -15,6 +23,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
+from consents.ledger.roles import ORGANIZATION as READER
 from consents.models import (
     Case,
     ChannelChange,
@@ -23,9 +32,11 @@ from consents.models import (
     CountingCode,
     Delivery,
     EntryIndex,
+    Evidence,
     GymRun,
     Member,
     Notice,
+    Reissue,
     Subscription,
     Upload,
 )
@@ -124,6 +135,35 @@ def _not_a_form(request, largest: int) -> HttpResponse | None:
     return None
 
 
+@contextmanager
+def rows_of(organization) -> Iterator[None]:
+    """Within it the database itself shows this organization's rows and no others, whatever filter was forgotten. For reads
+    alone: what it begins is rolled back, which gives the ordinary role back also inside another transaction."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(_ONLY, [READER, str(organization.pk)])
+        yield
+        transaction.set_rollback(True)
+
+
+_ONLY = "SELECT set_config('role', %s, true), set_config('portal.organization', %s, true)"
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def only_own(find: Callable[P, R]) -> Callable[P, R]:
+    """What a function finds of the organization in its first argument, it finds within `rows_of`."""
+
+    @functools.wraps(find)
+    def found(*args: P.args, **kwargs: P.kwargs) -> R:
+        with rows_of(args[0]):
+            return find(*args, **kwargs)
+
+    return found
+
+
 def own_subscription(request, pk) -> Subscription:
     return get_object_or_404(
         Subscription.objects.select_related("service", "operator", "terms"), pk=pk, person=request.user
@@ -140,10 +180,11 @@ def any_case(pk) -> Case:
     return get_object_or_404(Case.objects.select_related("organization", "subscription__service"), pk=pk)
 
 
+@only_own
 def organization_case(organization, pk) -> Case:
     """One of this organization's own cases."""
-    rows = Case.objects.select_related("organization", "subscription__service")
-    return get_object_or_404(rows, pk=pk, organization=organization)
+    rows = Case.objects.of(organization).select_related("organization", "subscription__service")
+    return get_object_or_404(rows, pk=pk)
 
 
 def own_way_back(request, pk, *, at) -> CountingCode:
@@ -182,19 +223,66 @@ def open_request(request, pk) -> ConsentRequest:
     return lodged
 
 
+@only_own
 def organization_delivery(organization, jti) -> Delivery:
     """One of this organization's own deliveries."""
-    return get_object_or_404(
-        Delivery.objects.select_related("organization"), jti=jti, organization=organization
+    return get_object_or_404(Delivery.objects.of(organization).select_related("organization"), jti=jti)
+
+
+@only_own
+def addressed_delivery(organization, jti) -> Delivery:
+    """One of this organization's own deliveries, by its id or by one under which it was signed anew."""
+    rows = Delivery.objects.of(organization).only("jti")
+    return rows.filter(jti=jti).first() or get_object_or_404(rows, reissues__jti=jti)
+
+
+@only_own
+def addressed(organization, jtis: set[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the ids that name one of this organization's own deliveries, also one signed anew. One query."""
+    own = Delivery.objects.of(organization).filter(jti__in=jtis).values_list("jti")
+    anew = Reissue.objects.filter(jti__in=jtis, delivery__organization=organization).values_list("jti")
+    return {jti for (jti,) in own.union(anew)}
+
+
+@only_own
+def party_consent(organization, pk) -> Consent:
+    """A consent to which this organization is a party: as operator, source or third party."""
+    operated = Subscription.objects.of(organization).filter(pk=OuterRef("subscription"))
+    rows = Consent.objects.filter(Q(source=organization) | Q(recipient=organization) | Exists(operated))
+    return get_object_or_404(rows, pk=pk)
+
+
+@only_own
+def has_part_in(organization, pk) -> bool:
+    """Whether a subscription is this organization's, or one of its consents."""
+    theirs = Q(source=organization) | Q(recipient=organization)
+    return (
+        Subscription.objects.of(organization).filter(pk=pk).exists()
+        or Consent.objects.filter(theirs, subscription=pk).exists()
     )
 
 
+@only_own
+def delivery_about(organization, about: dict) -> Delivery:
+    """The one delivery of this organization of which all of `about` is true."""
+    return get_object_or_404(Delivery.objects.of(organization), **about)
+
+
+@only_own
+def own_evidence(organization, jti: str) -> Evidence:
+    """Evidence that this organization handed in, with its delivery."""
+    rows = Evidence.objects.of(organization).select_related("delivery", "organization")
+    return get_object_or_404(rows, jti=jti)
+
+
+@only_own
 def own_channel(organization, pk) -> Channel:
     """A channel of this organization that is in use or being tested."""
     rows = Channel.objects.exclude(state=Channel.State.RETIRED).select_related("organization")
     return get_object_or_404(rows, pk=pk, organization=organization)
 
 
+@only_own
 def organization_channel(organization, which: str) -> Channel:
     """The channel in use (`open`), or the one of the change that is under way (`new`)."""
     rows = Channel.objects.filter(organization=organization).select_related("organization")
@@ -203,11 +291,10 @@ def organization_channel(organization, which: str) -> Channel:
     return get_object_or_404(rows, state=Channel.State.OPEN)
 
 
+@only_own
 def own_change(organization, pk) -> ChannelChange:
     """A change of this organization's channel."""
-    return get_object_or_404(
-        ChannelChange.objects.select_related("channel"), pk=pk, organization=organization
-    )
+    return get_object_or_404(ChannelChange.objects.of(organization).select_related("channel"), pk=pk)
 
 
 def own_app(request, client_id) -> Client:
@@ -228,14 +315,16 @@ def own_secret(organization, name) -> ClientSecret:
     return get_object_or_404(rows, name=name, link__organization=organization)
 
 
+@only_own
 def own_run(organization, pk) -> GymRun:
     """A trial run of this organization."""
-    return get_object_or_404(GymRun.objects.select_related("channel"), pk=pk, organization=organization)
+    return get_object_or_404(GymRun.objects.of(organization).select_related("channel"), pk=pk)
 
 
+@only_own
 def own_upload(organization, pk) -> Upload:
     """A file that this organization sent."""
-    return get_object_or_404(Upload, pk=pk, organization=organization)
+    return get_object_or_404(Upload.objects.of(organization), pk=pk)
 
 
 def navigation(request) -> dict:

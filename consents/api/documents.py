@@ -259,7 +259,7 @@ class ReceivedEvidence(Evidence):
 
 class OperatorConsent(Consent):
     subscription = serializers.UUIDField(source="subscription_id")
-    subject = serializers.UUIDField(source="person.subject_id", help_text="random; the same as in messages")
+    subject = serializers.UUIDField(help_text="random; the same as in messages")
     service = serializers.CharField(source="subscription.service.client_id")
 
 

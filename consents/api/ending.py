@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import inbound
+from consents import access, inbound
 from consents.api import shapes
 from consents.api.idempotency import once
 from consents.api.operator import OperatorDoor, OrganizationDoor
@@ -37,11 +37,14 @@ class EndDoor(OrganizationDoor):
     kind = inbound.OUR_CONSENT
 
     def end(self, request, pk) -> Response:
-        asked = self.read(OwnEnding)
+        asked, own = self.read(OwnEnding), request.organization
+        if self.kind == inbound.OUR_CONSENT:
+            access.party_consent(own, pk)
+        elif not access.has_part_in(own, pk):
+            raise Problem("not-found")
         try:
             ended = inbound.end(
-                request.organization, kind=self.kind, identifier=str(pk), reason=asked.get("reason", ""), by=self.actor,
-                at=timezone.now(),
+                own, kind=self.kind, identifier=str(pk), reason=asked.get("reason", ""), by=self.actor, at=timezone.now(),
             )  # fmt: skip
         except inbound.WrongReason as error:
             words = str(_("이 회사가 들 수 있는 까닭이 아니에요."))

@@ -8,7 +8,6 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import IntegrityError
 from django.db.models import Q
-from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
@@ -16,7 +15,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import answers
+from consents import access, answers
 from consents.api import documents, receipts, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
@@ -189,8 +188,7 @@ class OneEvidence(OrganizationDoor):
         """By its own `jti`."""
         if "\x00" in jti:  # which the database would not even look for
             raise Problem("not-found")
-        own = Evidence.objects.filter(organization=request.organization).select_related("delivery")
-        return Response(_shown(get_object_or_404(own, jti=jti)))
+        return Response(_shown(access.own_evidence(request.organization, jti)))
 
 
 # How each status is logged.
@@ -205,7 +203,7 @@ def _shown(evidence: Evidence) -> dict:
 
 def _known(organization, jti: str, digest: str) -> Evidence | None:
     """The evidence already kept under this id. Raises IdReused when its bytes are others."""
-    known = Evidence.objects.filter(organization=organization, jti=jti).select_related("delivery").first()
+    known = Evidence.objects.of(organization).filter(jti=jti).select_related("delivery").first()
     if known and known.digest != digest:
         raise answers.IdReused(jti)
     return known
@@ -213,12 +211,10 @@ def _known(organization, jti: str, digest: str) -> Evidence | None:
 
 def _delivery(organization, claims: dict) -> Delivery:
     """The delivery it speaks of: one of the organization's own, of that act and subscription, not an older version."""
-    own = Delivery.objects.filter(
-        organization=organization, txn=claims["txn"], subscription=claims["subscription"]
-    )
+    about = {"txn": claims["txn"], "subscription": claims["subscription"]}
     if claims.get("delivery"):
-        own = own.filter(jti=answers.first_id(uuid.UUID(str(claims["delivery"]))))
-    delivery = get_object_or_404(own)
+        about["jti"] = answers.first_id(uuid.UUID(str(claims["delivery"])))
+    delivery = access.delivery_about(organization, about)
     if claims["version"] < delivery.version:
         raise Problem("outdated-version")
     if claims["version"] > delivery.version:

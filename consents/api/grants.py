@@ -84,6 +84,7 @@ class Grant(Door):
         own = self.request.organization  # type: ignore[attr-defined]
         whose = Q(person=self.request.user.pk)
         if own is not None:
+            access.party_consent(own, pk)
             whose = Q(subscription__operator=own) | Q(source=own)
         related = ("source", "recipient", "subscription__service", "subscription__operator")
         return get_object_or_404(Consent.objects.live().select_related(*related).filter(whose), pk=pk)

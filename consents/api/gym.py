@@ -4,7 +4,6 @@ A trial message is of the type `trial` and about nobody: check it, acknowledge i
 
 import functools
 
-from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema
@@ -18,7 +17,6 @@ from consents.api.authentication import Organization
 from consents.api.doors import Door
 from consents.api.idempotency import once
 from consents.api.problems import Problem
-from consents.models import GymRun
 from consents.queries import gym as queries
 
 RETRY_SECONDS = 1
@@ -108,5 +106,4 @@ class OneTest(GymDoor):
     )
     def get(self, request, pk):
         """`trials` grows while the run is under way. 404 for another organization's."""
-        own = GymRun.objects.filter(organization=request.organization).select_related("channel")
-        return Response(Run(queries.told(get_object_or_404(own, pk=pk))).data)
+        return Response(Run(queries.told(access.own_run(request.organization, pk))).data)

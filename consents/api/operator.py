@@ -1,9 +1,10 @@
 """JSON doors of operators' and sources' servers: consent requests, consents, deliveries."""
 
+import functools
 import uuid
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, F, OuterRef
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
@@ -41,6 +42,17 @@ class OrganizationDoor(Door):
 
 class OperatorDoor(OrganizationDoor):
     permission_classes = [Operator]
+
+
+def own_rows(handler):
+    """A GET whose reads the database keeps to the caller's own rows, whatever filter is forgotten in it."""
+
+    @functools.wraps(handler)
+    def kept(self, request, *args, **kwargs):
+        with access.rows_of(request.organization):
+            return handler(self, request, *args, **kwargs)
+
+    return kept
 
 
 # --- consent requests ----------------------------------------------------------------------------------------------------
@@ -95,9 +107,10 @@ class OneConsentRequest(OperatorDoor):
         operation_id="consent_request", summary=_("동의 요청이 어떻게 됐는지"), tags=["operator"],
         responses=documents.ConsentRequest,
     )  # fmt: skip
+    @own_rows
     def get(self, request, pk):
         """`subscription` is there once it was granted; `items` say what of it, each on its own."""
-        own = ConsentRequest.objects.filter(organization=request.organization).select_related("service")
+        own = ConsentRequest.objects.of(request.organization).select_related("service")
         lodged = get_object_or_404(own, pk=pk)
         if lodged.state == ConsentRequest.State.PENDING and not lodged.is_open(at=timezone.now()):
             lodged.state = ConsentRequest.State.EXPIRED  # shown only; the clock's job writes it
@@ -146,8 +159,8 @@ class ConsentsQuery(PageQuery):
 
 
 def _own_consents(organization):
-    related = ("source", "recipient", "person", "subscription__service")
-    return Consent.objects.filter(subscription__operator=organization).select_related(*related)
+    rows = Consent.objects.of(organization).select_related("source", "recipient", "subscription__service")
+    return rows.annotate(subject=F("person__subject_id"))  # the rest of a person is nothing an operator reads
 
 
 class Consents(OperatorDoor):
@@ -157,6 +170,7 @@ class Consents(OperatorDoor):
         operation_id="consents", summary=_("우리 서비스에 준 동의"), tags=["operator"], parameters=[ConsentsQuery],
         responses=results(documents.OperatorConsent, "ConsentPage"),
     )  # fmt: skip
+    @own_rows
     def get(self, request):
         """Oldest first. A person is only their random `subject`."""
         query = self.query(ConsentsQuery)
@@ -179,6 +193,7 @@ class OneConsent(OperatorDoor):
         operation_id="consent", summary=_("우리 서비스에 준 동의 하나"), tags=["operator"],
         responses=documents.OperatorConsent,
     )  # fmt: skip
+    @own_rows
     def get(self, request, pk):
         """404 for another operator's."""
         return Response(
@@ -198,10 +213,11 @@ class Deliveries(OrganizationDoor):
         operation_id="deliveries", summary=_("우리에게 온 전달"), tags=["operator", "source"],
         parameters=[DeliveriesQuery], responses=results(documents.Message, "MessagePage"),
     )  # fmt: skip
+    @own_rows
     def get(self, request):
         """Oldest first, each with its signed SET. Keep `jti` for 30 days: a message may come more than once."""
         query = self.query(DeliveriesQuery)
-        rows = Delivery.objects.filter(organization=request.organization, replay_of__isnull=True)
+        rows = Delivery.objects.of(request.organization).filter(replay_of__isnull=True)
         if "state" in query:
             rows = rows.filter(state=query["state"])
         found, following = page(
@@ -220,8 +236,9 @@ class Acknowledge(OrganizationDoor):
     def post(self, request, jti: uuid.UUID):
         """Early and double acknowledgements are fine; the answer is the state now, and the receipt of the last answer."""
         self.read(shapes.Nothing)
+        own = access.addressed_delivery(request.organization, jti)
         delivery = answers.acknowledge(
-            jti, organization=request.organization, by=self.actor, at=timezone.now()
+            own.jti, organization=request.organization, by=self.actor, at=timezone.now()
         )
         receipt = receipts.of_answer(delivery.jti, request.organization, ANSWERS)
         return Response(

@@ -14,7 +14,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import answers, polling
+from consents import access, answers, polling
 from consents.api import documents, shapes
 from consents.api.operator import OrganizationDoor
 
@@ -107,12 +107,15 @@ class Poll(OrganizationDoor):
 
     def _take(self, asked: dict) -> None:
         organization, at = self.request.organization, timezone.now()  # type: ignore[attr-defined]
-        own = {said: found for said in asked["ack"] if (found := _id(said))}
-        unknown = answers.acknowledge_all(set(own.values()), organization=organization, by=self.actor, at=at)
-        if strange := len(set(asked["ack"])) - len(own) + len(unknown):
+        said_of = {said: found for said in [*asked["ack"], *asked["setErrs"]] if (found := _id(said))}
+        own = access.addressed(organization, set(said_of.values())) if said_of else set()
+        received = own & {said_of.get(said) for said in asked["ack"]}
+        answers.acknowledge_all(received, organization=organization, by=self.actor, at=at)
+        if strange := len(set(asked["ack"])) - len(received):
             log.warning("unknown ids acknowledged", organization=organization.code, count=strange)
         for said, error in asked["setErrs"].items():
-            if found := _id(said):
+            found = said_of.get(said)
+            if found and found in own:
                 polling.note_unreadable(
                     found, organization=organization, code=error["err"], description=error["description"],
                     by=self.actor, at=at,
@@ -124,7 +127,9 @@ class Poll(OrganizationDoor):
         organization, at = self.request.organization, timezone.now()  # type: ignore[attr-defined]
         if most == 0:
             return {}, polling.waiting(organization, at=at)
-        return polling.offer(organization, most=most, by=self.actor, at=at)
+        found, more = polling.offer(organization, most=most, by=self.actor, at=at)
+        own = access.addressed(organization, {uuid.UUID(jti) for jti in found}) if found else set()
+        return {jti: said for jti, said in found.items() if uuid.UUID(jti) in own}, more
 
 
 def _id(said: str) -> uuid.UUID | None:

@@ -10,7 +10,6 @@ import io
 import re
 
 from django.http import StreamingHttpResponse
-from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
@@ -20,12 +19,13 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
-from consents import uploads
+from consents import access, uploads
 from consents.actors import Actor
 from consents.api import problems, shapes
 from consents.api.authentication import Organization, needs
 from consents.api.doors import Door, results
 from consents.api.idempotency import once
+from consents.api.operator import own_rows
 from consents.api.paging import PageQuery, page
 from consents.api.problems import Problem
 from consents.models import Upload
@@ -102,7 +102,7 @@ class UploadDoor(Door):
 
     def own(self, pk) -> Upload:
         """A file of this organization, for whoever may send rows of that kind."""
-        upload = get_object_or_404(Upload, pk=pk, organization=self.request.organization)  # type: ignore[attr-defined]
+        upload = access.own_upload(self.request.organization, pk)  # type: ignore[attr-defined]
         needs(SCOPES[upload.kind], request=self.request)
         return upload
 
@@ -128,11 +128,12 @@ class Uploads(UploadDoor):
         operation_id="uploads", summary=_("보낸 파일"), tags=["operator", "source"], parameters=[PageQuery],
         responses=results(UploadDocument, "UploadPage"),
     )  # fmt: skip
+    @own_rows
     def get(self, request):
         """Newest first; those of the kinds that the token may send."""
         query = self.query(PageQuery)
         kinds = [kind for kind, scope in SCOPES.items() if scope in request.auth.get_scopes()]
-        rows = Upload.objects.filter(organization=request.organization, kind__in=kinds)
+        rows = Upload.objects.of(request.organization).filter(kind__in=kinds)
         found, following = page(
             rows, order="-id", name=f"uploads of {request.organization.code}", query=query
         )

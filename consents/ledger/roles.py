@@ -7,6 +7,7 @@ migrations go on working; the portal's own logins are not, and can neither chang
 from dataclasses import dataclass
 
 OWNER = "ledger_owner"
+ORGANIZATION = "portal_organization"  # made by a migration, which says what it may read; nobody logs in as it
 LOGINS = {
     "portal_app": "web, worker and beat (DATABASE_URL)",
     "ledger_sequencer": "orders the log (LEDGER_DATABASE_URL)",
@@ -32,6 +33,7 @@ def steps(*, version: int) -> list[Step]:
         Step("nobody has a right in the schema ledger", _clean()),
         *(Step(f"{role}: {words}", _grant(role, rights)) for role, words, rights in _LEDGER),
         Step("portal_app reads and writes the portal's own tables, also future ones", _PUBLIC),
+        Step("portal_app may read as one organization, and is not bound by its rules otherwise", _READER),
         Step("portal_app changes no migrations; ledger_sequencer notes its checks", _EXCEPTIONS),
     ]
 
@@ -127,6 +129,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO portal_ap
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO portal_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO portal_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO portal_app"""
+
+# Without INHERIT: a member that inherits would see no organization's rows at all.
+_READER = f"""DO $$ BEGIN
+  IF NOT pg_has_role('portal_app', '{ORGANIZATION}', 'SET') OR pg_has_role('portal_app', '{ORGANIZATION}', 'USAGE') THEN
+    GRANT {ORGANIZATION} TO portal_app WITH INHERIT FALSE, SET TRUE;
+  END IF;
+END $$"""
 
 _EXCEPTIONS = """REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM portal_app;
 GRANT SELECT, INSERT ON consents_verification TO ledger_sequencer"""

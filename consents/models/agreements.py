@@ -12,6 +12,7 @@ from providers.ids import uuid7
 from providers.models import Organization, Service, Terms, TermsItem
 from providers.models.catalogue import Rider
 
+from .owned import OwnedQuerySet
 from .people import Person
 
 KINDS = TermsItem.Kind
@@ -51,7 +52,9 @@ _ERASURE_FIELDS_AGREE = (
 )
 
 
-class SubscriptionQuerySet(models.QuerySet):
+class SubscriptionQuerySet(OwnedQuerySet):
+    owner = "operator"
+
     def live(self):
         return self.filter(state=Subscription.State.ACTIVE)
 
@@ -143,7 +146,9 @@ class Subscription(models.Model):
         return self.state == self.State.ACTIVE or self.erasure != Erasure.CONFIRMED
 
 
-class ConsentQuerySet(models.QuerySet):
+class ConsentQuerySet(OwnedQuerySet):
+    owner = "subscription__operator"
+
     def live(self):
         return self.exclude(state=Consent.State.ENDED)
 
@@ -288,6 +293,8 @@ class ConsentRequest(models.Model):
     code_digest = models.CharField(max_length=64, blank=True, default="", db_default="")
     code_until = models.DateTimeField(null=True, blank=True)
     redeemed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 from providers.ids import uuid7
 from providers.models import Channel, Organization
 
+from .owned import OwnedQuerySet
 from .people import Person
 
 
@@ -39,6 +40,8 @@ class ChannelChange(models.Model):
     proved_at = models.DateTimeField(null=True, blank=True)
     live_from = models.DateTimeField(null=True, blank=True, help_text="earliest moment it may be used")
     closed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         ordering = ["-asked_at", "-id"]
@@ -79,6 +82,8 @@ class GymRun(models.Model):
     results = models.JSONField(default=list, help_text="one object a trial: name, passed, detail")
     passed = models.BooleanField(default=False)
     valid_until = models.DateTimeField(null=True, blank=True, help_text="how long the badge counts")
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         ordering = ["-asked_at", "-id"]

@@ -8,6 +8,7 @@ from providers.ids import uuid7
 from providers.models import Channel, Organization
 
 from .agreements import Consent, Subscription
+from .owned import OwnedQuerySet
 from .people import Person
 
 
@@ -89,6 +90,8 @@ class Delivery(models.Model):
     closed_at = models.DateTimeField(
         null=True, blank=True, help_text="goal reached, or refused with a legal basis"
     )
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         ordering = ["id"]
@@ -318,6 +321,8 @@ class Evidence(models.Model):
     report_url = models.CharField(max_length=500, blank=True, help_text="never fetched by the portal")
     stated_at = models.DateTimeField(help_text="when they say it was done")
     received_at = models.DateTimeField()
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         ordering = ["id"]

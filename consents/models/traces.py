@@ -8,6 +8,7 @@ from providers.ids import uuid7
 from providers.models import Organization, Service
 
 from .agreements import Consent, Subscription
+from .owned import OwnedQuerySet
 from .people import Person
 
 
@@ -169,6 +170,8 @@ class Case(models.Model):
     reason = models.CharField(max_length=300, blank=True)
     settled_by = models.ForeignKey(Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     settled_at = models.DateTimeField(null=True, blank=True)
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         ordering = ["-opened_at", "-id"]

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from providers.ids import uuid7
 from providers.models import Organization, Service
 
+from .owned import OwnedQuerySet
 from .people import Person
 
 
@@ -106,6 +107,8 @@ class Upload(models.Model):
     opened_at = models.DateTimeField()
     touched_at = models.DateTimeField(help_text="when the last piece came, or the last batch went in")
     finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = OwnedQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db.models import OuterRef, Q, Subquery
 
+from consents import access
 from consents.models import Delivery, EntryIndex
 from providers.models import Channel, Organization, Scope, Service, Terms
 
@@ -33,14 +34,16 @@ class Duty:
 
 def _duties(organization: Organization):
     """What this organization still has to do: stops and erasures, and whatever waits for a person."""
-    return Delivery.objects.filter(
-        organization=organization, closed_at__isnull=True, due_at__isnull=False
-    ).filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(state__in=[Delivery.State.MANUAL, Delivery.State.DEAD]))
+    return (
+        Delivery.objects.of(organization)
+        .filter(closed_at__isnull=True, due_at__isnull=False)
+        .filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(state__in=[Delivery.State.MANUAL, Delivery.State.DEAD]))
+    )
 
 
 def inbox(organization: Organization, *, at: datetime.datetime, after: str = "") -> paging.Page:
     """A page of Duties, the earliest deadline first, so that what is late leads. Raises paging.BadCursor."""
-    rows = _duties(organization).select_related("subscription__service", "person").defer("set_compact")
+    rows = _duties(organization).select_related("subscription__service").defer("set_compact")
     found = paging.page(rows, moment="due_at", number="pk", after=after, newest_first=False)
     return paging.Page([duty(delivery, at=at) for delivery in found.rows], found.next)
 
@@ -87,9 +90,10 @@ def services(organization: Organization) -> list[Service]:
     return list(rows.order_by("name_ko")[:100])
 
 
+@access.only_own
 def deliveries(organization: Organization, *, state="", event="", jti=None, after: str = "") -> paging.Page:
     """A page of its deliveries, newest first, with the words of the event in `event_words`. Raises paging.BadCursor."""
-    rows = Delivery.objects.filter(organization=organization)
+    rows = Delivery.objects.of(organization)
     for name, value in (("state", state), ("event", event), ("jti", jti)):
         if value:
             rows = rows.filter(**{name: value})

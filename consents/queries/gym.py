@@ -6,7 +6,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
-from consents import gym, trials
+from consents import access, gym, trials
 from consents.models import ChannelChange, GymRun
 from providers.models import Channel, Organization
 
@@ -139,6 +139,7 @@ def stations(organization: Organization, *, at: datetime.datetime) -> list[Stati
     ]
 
 
+@access.only_own
 def runs(organization: Organization, *, after: str = "") -> paging.Page:
     """A page of its runs, newest first. Raises paging.BadCursor."""
     rows = GymRun.objects.filter(organization=organization).select_related("channel")

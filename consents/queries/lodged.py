@@ -2,6 +2,7 @@
 
 from django.db.models import Count, OuterRef, Subquery
 
+from consents import access
 from consents.models import Consent, ConsentRequest
 from consents.queries.paging import Page, page
 from providers.models import Organization, TermsItem
@@ -36,10 +37,11 @@ def outcome(lodged: ConsentRequest, asked: list[dict]) -> str:
     return lodged.state
 
 
+@access.only_own
 def of_operator(organization: Organization, *, after: str) -> Page:
     """The requests that it has lodged, newest first; of a granted one `given` of `asked` items were agreed to. Raises
     paging.BadCursor. One query."""
-    mine = ConsentRequest.objects.filter(organization=organization).select_related("service", "terms")
+    mine = ConsentRequest.objects.of(organization).select_related("service", "terms")
     asked = TermsItem.objects.filter(terms=OuterRef("terms")).order_by().values("terms")
     given = Consent.objects.filter(subscription=OuterRef("subscription"), terms_item__terms=OuterRef("terms"))
     numbers = given.order_by().values("subscription").annotate(n=Count("terms_item", distinct=True))

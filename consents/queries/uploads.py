@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import translation
 
-from consents import reports
+from consents import access, reports
 from consents.models import Upload, UploadRefusal
 from consents.transfers import REASONS
 from providers.models import Organization
@@ -19,9 +19,10 @@ SHOWN = 20  # refused rows on a page
 _CHUNK = 1_000  # of the file of refused rows
 
 
+@access.only_own
 def uploads(organization: Organization, *, after: str = "") -> paging.Page:
     """A page of its files, newest first. One query. Raises paging.BadCursor."""
-    rows = Upload.objects.filter(organization=organization)
+    rows = Upload.objects.of(organization)
     return paging.page(rows, moment="opened_at", number="pk", after=after)
 
 

@@ -1,5 +1,7 @@
 """Cases: the regulator's list and pages, an organization's own, and how one is settled."""
 
+from contextlib import nullcontext
+
 from django.contrib import messages
 from django.http import Http404
 from django.shortcuts import redirect, render
@@ -77,7 +79,8 @@ def _found(request, form: CaseFilters, *, own=None):
         return form, paging.Page([], None), 400
     chosen = form.cleaned_data | ({"organization": own} if own else {})
     try:
-        return form, queries.listed(**chosen, after=request.GET.get("after", "")), 200
+        with access.rows_of(own) if own else nullcontext():
+            return form, queries.listed(**chosen, after=request.GET.get("after", "")), 200
     except paging.BadCursor:
         form.add_error(None, _("쪽 주소가 잘못됐어요. 처음부터 다시 찾아 주세요."))
         return form, paging.Page([], None), 400

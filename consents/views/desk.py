@@ -27,21 +27,22 @@ from consents.views import papers
 @require_safe
 def desk(request):
     at, own = timezone.now(), request.user.organization
-    try:
-        page = queries.inbox(own, at=at, after=request.GET.get("after", ""))
-    except paging.BadCursor as error:
-        raise BadRequest from error
-    context = {
-        "organization": own,
-        "rows": page.rows,
-        "numbers": queries.numbers(own, at=at),
-        "counted": queries.COUNTED,
-        "cases": open_of(own),
-        "channel": queries.channel(own),
-        "services": queries.services(own),
-        "badge": gym.badge_of(own, at=at),
-        **paging.links(request, page),
-    }
+    with access.rows_of(own):
+        try:
+            page = queries.inbox(own, at=at, after=request.GET.get("after", ""))
+        except paging.BadCursor as error:
+            raise BadRequest from error
+        context = {
+            "organization": own,
+            "rows": page.rows,
+            "numbers": queries.numbers(own, at=at),
+            "counted": queries.COUNTED,
+            "cases": open_of(own),
+            "channel": queries.channel(own),
+            "services": queries.services(own),
+            "badge": gym.badge_of(own, at=at),
+            **paging.links(request, page),
+        }
     return render(request, "desk/desk.html", context)
 
 

@@ -200,6 +200,9 @@ def test_the_pages_of_the_inbox_follow_each_other(site, left):
     assert site.get(reverse("desk"), {"after": "nonsense"}).status_code == 400
 
 
+LOCK = 4  # a savepoint, the role with its organization, and back: what a page reads behind the database's own lock
+
+
 def test_the_number_of_queries_does_not_grow(site, left, owed):
     def count(name, *args):
         with CaptureQueriesContext(connection) as queries:
@@ -216,7 +219,7 @@ def test_the_number_of_queries_does_not_grow(site, left, owed):
         factories.offered(organization=left.operator)
     many = count("desk"), count("desk_deliveries"), count("desk_delivery", owed.jti)
     assert few == many
-    assert max(many) <= 12
+    assert max(many) <= 12 + LOCK
 
 
 # --- confirming --------------------------------------------------------------------------------------------------------

