@@ -133,24 +133,30 @@ def _take_transfers(
         if isinstance(row, transfers.Row):
             rows.append((number, row))
         else:
-            report.refused.append(_misshapen(number, given))
+            report.refused.append(_misshapen(number, given, row["errors"]))
     answers = transfers.report([row for _n, row in rows], organization=upload.organization, by=by, at=at)
     for (number, _row), answer in zip(rows, answers, strict=True):
         if answer.errors:
-            place, why = answer.errors[0]
-            report.refused.append(Refusal(number, place, why, {}))
+            (place, why), *others = answer.errors
+            also = tuple({"column": place, "code": why, "values": {}} for place, why in others)
+            report.refused.append(Refusal(number, place, why, {}, also))
         else:
             report.note(number, "created" if answer.result == "created" else "unchanged")
 
 
-def _misshapen(number: int, given: object) -> Refusal:
+def _misshapen(number: int, given: object, errors: list[dict]) -> Refusal:
     """What is wrong with the form of a row, in both languages: who reads it later may speak either."""
-    told = {}
+    told: list[dict] = [{} for _error in errors]
     for language in ("ko", "en"):
         with translation.override(language):
-            wrong = shaped(given)["errors"][0]  # type: ignore[index]
-        told[language] = wrong["detail"][:200]
-    return Refusal(number, wrong["pointer"].removeprefix("#").removeprefix("/")[:60], "words", told)
+            for words, wrong in zip(told, shaped(given)["errors"], strict=True):  # type: ignore[index]
+                words[language] = wrong["detail"][:200]
+    places = [wrong["pointer"].removeprefix("#").removeprefix("/")[:60] for wrong in errors]
+    also = [
+        {"column": place, "code": "words", "values": words}
+        for place, words in zip(places[1:], told[1:], strict=True)
+    ]
+    return Refusal(number, places[0], "words", told[0], tuple(also))
 
 
 _TAKERS: dict[str, Callable[..., None]] = {
@@ -164,7 +170,8 @@ def _write_refused(upload: Upload, refused: list[Refusal]) -> None:
         return
     with connection.cursor() as cursor, cursor.copy(_REFUSALS) as copy:
         for row in sorted(refused):
-            copy.write_row((upload.pk, row.number, row.column[:60], row.code, json.dumps(row.values)))
+            values = row.values | ({"also": row.also} if row.also else {})
+            copy.write_row((upload.pk, row.number, row.column[:60], row.code, json.dumps(values)))
 
 
 def _fault(upload: Upload, name: str, *, at: datetime.datetime) -> None:

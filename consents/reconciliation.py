@@ -38,21 +38,26 @@ WHERE c.scopes @> row.scopes::varchar[] AND c.scopes <@ row.scopes::varchar[]
 
 
 class Refusal(NamedTuple):
-    """A row that did not go in, and why: a code of reports.REASONS with its values."""
+    """A row that did not go in, and why: a code of reports.REASONS with its values. `also` is what else is wrong with it, each
+    with `column`, `code` and `values`."""
 
     number: int
     column: str
     code: str
     values: dict[str, str]
+    also: tuple[dict, ...] = ()
 
     @property
-    def reason(self) -> str:
-        return reports.words(self.code, self.values)
+    def faults(self) -> list[tuple[str, str, dict[str, str]]]:
+        """All that is wrong with it, as column, code and values."""
+        others = [(fault["column"], fault["code"], fault["values"]) for fault in self.also]
+        return [(self.column, self.code, self.values), *others]
 
 
 @dataclass
 class Report:
-    """What became of the rows: how many of each, and which were refused. `told` has the outcome by row number where it is wanted."""
+    """What became of the rows: how many of each, and which were refused. `told` has the outcome by row number where it is wanted.
+    `replaced` are waiting rows that took the place of another word about the same."""
 
     created: int = 0
     updated: int = 0
@@ -61,14 +66,16 @@ class Report:
     waiting: int = 0
     refused: list[Refusal] = field(default_factory=list)
     told: dict[int, str] | None = None
+    replaced: set[int] = field(default_factory=set)
 
     def note(self, number: int, outcome: str) -> None:
         setattr(self, outcome, getattr(self, outcome) + 1)
         if self.told is not None:
             self.told[number] = outcome
 
-    def refuse(self, number: int, refusal: Refused) -> None:
-        self.refused.append(Refusal(number, refusal.column, refusal.code, refusal.values))
+    def refuse(self, number: int, first: Refused, *others: Refused) -> None:
+        also = tuple({"column": fault.column, "code": fault.code, "values": fault.values} for fault in others)
+        self.refused.append(Refusal(number, first.column, first.code, first.values, also))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +147,13 @@ def _judge(batch, report: Report, market: Market, *, at: datetime.datetime) -> I
                 raise Refused("service_client_id", "not-own-service")
             if stated.source not in market.sources:
                 raise Refused("source_org_code", "unknown-source")
-        except Refused as refusal:
-            report.refuse(number, refusal)
+        except Refused:
+            report.refuse(
+                number,
+                *reports.faults(
+                    row, today=today, codes=market.codes, services=market.services, sources=market.sources
+                ),
+            )
         else:
             yield stated
 
@@ -161,6 +173,7 @@ def _of_known_people(
     news = waiting.keep(strange, services=market.services, sources=market.sources, by=by, at=at)
     for row in strange:
         report.note(row.number, "waiting" if row.number in news else "unchanged")
+    report.replaced.update(number for number, replaced in news.items() if replaced)
     return [
         replace(row, subject=known[row.digest]) if row.digest else row
         for row in rows

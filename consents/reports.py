@@ -9,7 +9,7 @@ import json
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,38 +154,74 @@ def _split(line: str) -> list[str] | None:
 
 def holding(number: int, row: Mapping, *, today: datetime.date, codes: set[str]) -> Holding:
     """What a row states, or Refused. `codes` are the known scope codes. Nothing in a row can lie in the future but its end."""
-    if not row.keys() <= _KNOWN and (unknown := sorted(str(name) for name in row if name not in _KNOWN)):
-        raise Refused(_seen(unknown[0]), "unknown-column" if unknown[0] else "unreadable")
-    cells = _clean(row) or {name: _cell(row, name) for name in COLUMNS}
-    joined_on = _day(cells, "joined_on")
-    end_date = _day(cells, "end_date")
-    last_used_on = _day(cells, "last_used_on") if cells["last_used_on"] else None
-    if joined_on > today:
-        raise Refused("joined_on", "future", today=today)
-    longest = _later(joined_on, policy.number("JOIN_MAX_YEARS_V2", on=today))
-    if not joined_on < end_date <= longest:
-        raise Refused("end_date", "end-date", latest=longest)
-    if end_date < today:
-        raise Refused("end_date", "ended")
-    if last_used_on and not joined_on <= last_used_on <= today:
-        raise Refused("last_used_on", "last-use", today=today)
-    if cells["cycle"] not in CYCLES:
-        raise Refused("cycle", "cycle", known=", ".join(filter(None, CYCLES)))
+    if unknown := _unknown(row):
+        raise unknown[0]
+    cells = _clean(row) or Cells(row)
     subject, digest = _subject(cells["subject"])
     return Holding(
         number=number,
         subject=subject,
         digest=digest,
         client_id=_filled(cells, "service_client_id"),
-        joined_on=joined_on,
+        joined_on=_joined(cells, today),
         source=_filled(cells, "source_org_code"),
         scopes=_scopes(cells["scopes"], codes),
         purpose=_filled(cells, "purpose")[:200],
-        cycle=CYCLES[cells["cycle"]],
-        end_date=end_date,
-        retained_until=_retained(cells, end_date),
-        last_used_on=last_used_on,
+        cycle=_cycle(cells),
+        end_date=_end(cells, today),
+        retained_until=_retained(cells, today),
+        last_used_on=_last_use(cells, today),
     )
+
+
+def faults(
+    row: Mapping, *, today: datetime.date, codes: set[str], services: Container[str], sources: Container[str]
+) -> list[Refused]:
+    """All that is wrong with a row: one fault a column, which may keep another column from being judged. First the form of
+    each, then what it says; a line that cannot be read has no columns."""
+    found = {fault.column: fault for fault in _unknown(row)}
+    if "" in found:
+        return [found[""]]
+    cells = Cells(row)
+    checks: tuple[Callable[[], object], ...] = (
+        *(functools.partial(cells.__getitem__, name) for name in COLUMNS),
+        lambda: _subject(cells["subject"]),
+        lambda: _known(cells, "service_client_id", services, "not-own-service"),
+        lambda: _joined(cells, today),
+        lambda: _known(cells, "source_org_code", sources, "unknown-source"),
+        lambda: _scopes(cells["scopes"], codes),
+        lambda: _filled(cells, "purpose"),
+        lambda: _cycle(cells),
+        lambda: _end(cells, today),
+        lambda: _retained(cells, today),
+        lambda: _last_use(cells, today),
+    )
+    for check in checks:
+        try:
+            check()
+        except Refused as fault:
+            found.setdefault(fault.column, fault)
+    return list(found.values())
+
+
+def _unknown(row: Mapping) -> list[Refused]:
+    """The columns of a row that no report has."""
+    if row.keys() <= _KNOWN:
+        return []
+    names = sorted(str(name) for name in row if name not in _KNOWN)
+    return [Refused(seen(name[:60]), "unknown-column" if name else "unreadable") for name in names]
+
+
+class Cells(dict):
+    """The cells of a row, each looked at when it is asked for; Refused every time for one that is none."""
+
+    def __init__(self, row: Mapping):
+        super().__init__()
+        self._row = row
+
+    def __missing__(self, name: str) -> str:
+        self[name] = found = _cell(self._row, name)
+        return found
 
 
 def _clean(row: Mapping) -> dict[str, str] | None:
@@ -198,6 +234,38 @@ def _clean(row: Mapping) -> dict[str, str] | None:
     if len(row) != len(COLUMNS) or len(text) > LONGEST_CELL or not text.isprintable() or not plain:
         return None
     return {name: value.strip() for name, value in row.items()}
+
+
+def _joined(cells: Mapping[str, str], today: datetime.date) -> datetime.date:
+    joined_on = _day(cells, "joined_on")
+    if joined_on > today:
+        raise Refused("joined_on", "future", today=today)
+    return joined_on
+
+
+def _end(cells: Mapping[str, str], today: datetime.date) -> datetime.date:
+    joined_on, end_date = _joined(cells, today), _day(cells, "end_date")
+    longest = _later(joined_on, policy.number("JOIN_MAX_YEARS_V2", on=today))
+    if not joined_on < end_date <= longest:
+        raise Refused("end_date", "end-date", latest=longest)
+    if end_date < today:
+        raise Refused("end_date", "ended")
+    return end_date
+
+
+def _last_use(cells: Mapping[str, str], today: datetime.date) -> datetime.date | None:
+    if not cells["last_used_on"]:
+        return None
+    last_used_on = _day(cells, "last_used_on")
+    if not _joined(cells, today) <= last_used_on <= today:
+        raise Refused("last_used_on", "last-use", today=today)
+    return last_used_on
+
+
+def _cycle(cells: Mapping[str, str]) -> str:
+    if cells["cycle"] not in CYCLES:
+        raise Refused("cycle", "cycle", known=", ".join(filter(None, CYCLES)))
+    return CYCLES[cells["cycle"]]
 
 
 def _cell(row: Mapping, name: str) -> str:
@@ -219,15 +287,20 @@ def _cell(row: Mapping, name: str) -> str:
     return unicodedata.normalize("NFC", value).strip()
 
 
-def _seen(name: str) -> str:
+def seen(name: str) -> str:
     """Of a name that somebody made up what can be shown and kept."""
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
+    return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def _filled(cells: Mapping[str, str], name: str) -> str:
     if not cells[name]:
         raise Refused(name, "empty")
     return cells[name]
+
+
+def _known(cells: Mapping[str, str], name: str, known: Container[str], code: str) -> None:
+    if _filled(cells, name) not in known:
+        raise Refused(name, code)
 
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -283,11 +356,11 @@ def _later(day: datetime.date, years: int) -> datetime.date:
     return day + relativedelta(years=years)
 
 
-def _retained(cells: Mapping[str, str], end_date: datetime.date) -> datetime.date | None:
+def _retained(cells: Mapping[str, str], today: datetime.date) -> datetime.date | None:
     if cells["retained_until"].replace("-", "") in ("", UNTIL_ERASED):
         return None
     retained = _day(cells, "retained_until")
-    if retained < end_date:
+    if retained < _end(cells, today):
         raise Refused("retained_until", "retained")
     return retained
 

@@ -40,8 +40,8 @@ ON CONFLICT (digest, service_id, source_id) DO UPDATE SET
 WHERE (held.joined_on, held.scopes, held.purpose, held.cycle, held.end_date, held.retained_until, held.last_used_on)
   IS DISTINCT FROM (excluded.joined_on, excluded.scopes, excluded.purpose, excluded.cycle, excluded.end_date,
   excluded.retained_until, excluded.last_used_on)
-RETURNING digest, service_id, source_id)
-SELECT number FROM kept JOIN reported USING (digest, service_id, source_id)
+RETURNING digest, service_id, source_id, held.xmax <> 0 AS replaced)
+SELECT number, replaced FROM kept JOIN reported USING (digest, service_id, source_id)
 """
 
 
@@ -52,10 +52,11 @@ def keep(
     sources: Mapping[str, Organization],
     by: Actor,
     at: datetime.datetime,
-) -> set[int]:
-    """Keep what these rows state; the numbers of those that said something new. In the caller's transaction; three statements,
+) -> dict[int, bool]:
+    """Keep what these rows state; the numbers of those that said something new, and whether it took the place of another word
+    about the same. In the caller's transaction; three statements,
     and as many more for each time the same holding stands among the rows again."""
-    news: set[int] = set()
+    news: dict[int, bool] = {}
     rest = list(rows)
     while rest:
         first: dict[tuple, Holding] = {}
@@ -67,7 +68,7 @@ def keep(
         with connection.cursor() as cursor:
             lay_out(cursor, first.values(), services=services, sources=sources)
             cursor.execute(_KEEP_SQL, [at])
-            news.update(number for (number,) in cursor.fetchall())
+            news.update(cursor.fetchall())
         rest = later
     return news
 

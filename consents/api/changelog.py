@@ -27,6 +27,10 @@ CHANGES = (
             _(
                 "동의 요청의 답에 expires_at, decide_in, returns_code, opened가 있어요. expires_at은 요청을 열면 한 번 바뀌어요."
             ),
+            _(
+                "가진 것을 알리면 한 줄의 잘못을 모두 알려드리고, 기다리던 줄을 대신했으면 replaced가 true예요."
+            ),
+            _("파일 조각의 길이가 Content-Range와 다르면 400이고, 아무것도 남기지 않아요."),
             _("AsyncAPI 3 문서와, 누구나 아는 열쇠로 서명한 시험용 메시지가 생겼어요."),
             _(
                 "토큰 주소의 답에도 RateLimit 머리글이 있어요. 없는 grant_type에는 unsupported_grant_type으로 답해요."

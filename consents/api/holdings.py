@@ -44,7 +44,10 @@ class RowProblem(serializers.Serializer):
 class HoldingResult(serializers.Serializer):
     number = serializers.IntegerField(help_text="which of the rows, from 1")
     result = serializers.ChoiceField(OUTCOMES)
-    errors = RowProblem(many=True)  # type: ignore[assignment]
+    replaced = serializers.BooleanField(
+        help_text="of a waiting row: it took the place of what was said before of that person, service and source"
+    )
+    errors = RowProblem(many=True, help_text="all that is wrong with the row")  # type: ignore[assignment]
 
 
 class HoldingResults(serializers.Serializer):
@@ -75,7 +78,8 @@ class Holdings(OperatorDoor):
     def post(self, request):
         """An array of 1 to 1,000 rows (or NDJSON, or CSV), each judged on its own: `created`, `updated` (a later use),
         `unchanged` (said before), `mismatched` (it contradicts what stands here: nothing is changed, the person is told),
-        `waiting` (nobody here has that CI yet) or `refused`. Nothing that has ended comes back by a report. For more
+        `waiting` (nobody here has that CI yet; a later word about the same service and source takes the place of the one
+        before, and says so: `replaced`) or `refused`, with all that is wrong with it. Nothing that has ended comes back by a report. For more
         rows there is `/uploads`. The answer is 200 whatever became of the rows."""
         given = rows.given(request)
         report = Report(told={})
@@ -96,8 +100,14 @@ def _row(raw: object) -> Mapping:
 def _told(number: int, refusal: Refusal | None, report: Report) -> dict:
     if refusal is None:
         assert report.told is not None
-        return {"number": number, "result": report.told[number], "errors": []}
-    error = {
-        "pointer": f"#/{refusal.column[:60]}" if refusal.column else "#", "code": refusal.code, "detail": refusal.reason,
-    }  # fmt: skip
-    return {"number": number, "result": "refused", "errors": [error]}
+        replaced = number in report.replaced
+        return {"number": number, "result": report.told[number], "replaced": replaced, "errors": []}
+    errors = [
+        {
+            "pointer": f"#/{column[:60]}" if column else "#",
+            "code": code,
+            "detail": reports.words(code, values),
+        }
+        for column, code, values in refusal.faults
+    ]
+    return {"number": number, "result": "refused", "replaced": False, "errors": errors}

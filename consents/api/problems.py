@@ -238,13 +238,14 @@ class StrictJSONParser(BaseParser):
 
     media_type = "application/json"
     largest = LARGEST_JSON
+    storable = True  # False: its door looks for what cannot be kept row by row
 
     def parse(self, stream, media_type=None, parser_context=None):
         raw = read(stream, parser_context, self.largest)
         try:
             text = raw.decode("utf-8")
             _check_depth(text)
-            return signing.strict_json(text)
+            return signing.strict_json(text, storable=self.storable)
         except ValueError as error:
             raise Problem("malformed-body") from error
 

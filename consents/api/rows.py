@@ -14,9 +14,9 @@ MOST = 1_000
 
 
 class ArrayParser(StrictJSONParser):
-    """A JSON array. As StrictJSONParser, but up to 1 MB."""
+    """A JSON array. As StrictJSONParser, but up to 1 MB, and a NUL or lone surrogate spoils its own row only."""
 
-    largest = LARGEST
+    largest, storable = LARGEST, False
 
 
 class LinesParser(BaseParser):
@@ -31,7 +31,7 @@ class LinesParser(BaseParser):
 
 def _line(line: bytes) -> object:
     try:
-        return strict_json(line)
+        return strict_json(line, storable=False)
     except ValueError:
         return None
 

@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import transfers
+from consents import reports, transfers
 from consents.api import rows, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
@@ -114,7 +114,7 @@ def shaped(raw: object) -> "transfers.Row | dict":
 
 def _key(raw: object) -> str:
     key = raw.get("key") if isinstance(raw, dict) else None
-    return key[:100] if isinstance(key, str) else ""
+    return reports.seen(key[:100]) if isinstance(key, str) else ""
 
 
 def _told(answer: transfers.Answer) -> dict:

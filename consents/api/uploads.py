@@ -13,7 +13,7 @@ from django.http import StreamingHttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import JSONRenderer
@@ -66,17 +66,37 @@ class UploadDocument(serializers.Serializer):
     finished_at = shapes.Instant(allow_null=True)
 
 
+class FaultDocument(serializers.Serializer):
+    pointer = serializers.CharField(help_text="into the row")
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
 class RefusalDocument(serializers.Serializer):
     number = serializers.IntegerField(help_text="of the line, as an editor shows it")
     pointer = serializers.SerializerMethodField(help_text="into the row")
     code = serializers.CharField()
     detail = serializers.SerializerMethodField()
+    errors = serializers.SerializerMethodField(
+        help_text="all that is wrong with the row; the first stands above"
+    )
 
     def get_pointer(self, row) -> str:
-        return f"#/{row.column}" if row.column else "#"
+        return _pointer(row.column)
 
     def get_detail(self, row) -> str:
         return queries.reason(row.code, row.values)
+
+    @extend_schema_field(FaultDocument(many=True))
+    def get_errors(self, row) -> list[dict]:
+        return [
+            {"pointer": _pointer(column), "code": code, "detail": queries.reason(code, values)}
+            for column, code, values in queries.faults(row)
+        ]
+
+
+def _pointer(column: str) -> str:
+    return f"#/{column}" if column else "#"
 
 
 class Reporter(Organization):
@@ -180,22 +200,34 @@ class Content(UploadDoor):
     )  # fmt: skip
     def put(self, request, pk):
         """The whole file, or with `Content-Range` (RFC 9110 §14.4) a piece: the next one begins at `received`. The total may be `*`
-        until the last piece. 200: more is to come; 202: complete, its turn comes next. What was here when a connection broke
+        until the last piece. A body longer or shorter than the range is 400, and nothing of it is kept. 200: more is to come; 202: complete, its turn comes next. What was here when a connection broke
         stays. A piece that begins elsewhere is 409 `wrong-place`, with the bytes that are here in its `detail`."""
         upload, at = self.own(pk), timezone.now()
         begin, end, total = _range(request)
         most = None if end is None else end + 1 - begin
+        _check_length(request, most)
         stream = request.data if hasattr(request.data, "read") else io.BytesIO()  # no body at all
         upload = uploads.receive(upload, stream, begin=begin, most=most, by=self.actor, at=at)
         if end is not None and upload.received != end + 1:
-            raise Problem(
-                "invalid-request",
-                errors=[{"parameter": "Content-Range", "detail": str(_("본문이 적힌 것보다 짧아요."))}],
-            )
+            raise _not(
+                _("본문이 적힌 것보다 짧아요.")
+            )  # the connection broke: nobody hears this, and what came stays
         done = end is None or total == upload.received
         if done:
             upload = uploads.complete(upload, by=self.actor, at=timezone.now())
         return Response(UploadDocument(upload).data, 202 if done else 200)
+
+
+def _check_length(request, wanted: int | None) -> None:
+    """A body of another length than its range is refused before anything of it is kept. Raises Problem."""
+    told = request.META.get("CONTENT_LENGTH") or "0"
+    announced = int(told) if told.isascii() and told.isdigit() else 0
+    if wanted is not None and announced != wanted:
+        raise _not(_("본문이 적힌 것보다 짧아요.") if announced < wanted else _("본문이 적힌 것보다 길어요."))
+
+
+def _not(words) -> Problem:
+    return Problem("invalid-request", errors=[{"parameter": "Content-Range", "detail": str(words)}])
 
 
 def _range(request) -> tuple[int, int | None, int | None]:
@@ -209,8 +241,7 @@ def _range(request) -> tuple[int, int | None, int | None]:
         total = None if found[3] == "*" else int(found[3])
         if begin <= end and (total is None or end < total):
             return begin, end, total
-    words = str(_("bytes 처음-끝/전체로 적어 주세요."))
-    raise Problem("invalid-request", errors=[{"parameter": "Content-Range", "detail": words}])
+    raise _not(_("bytes 처음-끝/전체로 적어 주세요."))
 
 
 class Refused(UploadDoor):
@@ -242,7 +273,7 @@ class RefusedFile(UploadDoor):
         responses={(200, "text/csv"): OpenApiTypes.STR},
     )  # fmt: skip
     def get(self, request, pk):
-        """CSV: number, column, code, reason."""
+        """CSV: number, column, code, reason; a line for each fault of a row."""
         return refused_file(self.own(pk))
 
 

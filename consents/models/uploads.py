@@ -166,7 +166,8 @@ class UploadPart(models.Model):
 
 
 class UploadRefusal(models.Model):
-    """A row that did not go in: which one, which column, and why, as a code with its values. Nothing of what stood there."""
+    """A row that did not go in: which one, which column, and why, as a code with its values. Nothing of what stood there.
+    Among the values, `also` is what else is wrong with it: a list of column, code and values."""
 
     upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="refusals", db_index=False)
     number = models.BigIntegerField(help_text="of the line, as an editor shows it")

@@ -71,7 +71,11 @@ Example:
             + (" (dry run: nothing was kept)" if dry_run else "")
         )
         with translation.override("en"):  # as everything a command says
-            refused = [(row.number, row.column, row.reason) for row in sorted(report.refused)]
+            refused = [
+                (row.number, column, reports.words(code, values))
+                for row in sorted(report.refused)
+                for column, code, values in row.faults
+            ]
         for number, column, reason in refused[:LISTED]:
             self.stdout.write(f"  row {number}, {column or 'whole row'}: {reason}")
         if len(refused) > LISTED:

@@ -54,6 +54,100 @@ def test_each_row_is_answered(operator, person, service, source, form):
     ]  # fmt: skip
 
 
+UNSTORABLE = [
+    {"purpose": "\0"}, {"purpose": "\ud800"}, {"scopes": ["bank.list", "\0"]}, {"subject": "\udfff"}, {"\0": "x"}, {"\ud800": "\ud800"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", UNSTORABLE)
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])
+def test_signs_that_cannot_be_kept_refuse_their_own_row(operator, service, source, form, wrong):
+    rows = [
+        row(ci_of(1), service, source),
+        row(ci_of(2), service, source) | wrong,
+        row(ci_of(3), service, source),
+    ]
+    sent = json.dumps(rows) if form.endswith("/json") else "\n".join(map(json.dumps, rows))
+    found = results(operator.post("holdings", sent, content_type=form, Idempotency_Key="k"))
+    assert [one["result"] for one in found] == ["waiting", "refused", "waiting"]
+    code, place = (
+        ("invisible", next(iter(wrong))) if next(iter(wrong)).isprintable() else ("unknown-column", "?")
+    )
+    assert [(one["code"], one["pointer"]) for one in found[1]["errors"]] == [(code, f"#/{place}")]
+    again = operator.post("holdings", sent, content_type=form, Idempotency_Key="k")
+    assert results(again) == found and again["Idempotent-Replayed"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"key": "\0"}, {"key": "\ud800"}, {"source": "\0"}, {"scopes": ["\ud800"]}, {"\0": 1}, {"at": "\0"}],
+)
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])
+def test_so_do_they_among_transfers(operator, subscription, form, wrong):
+    one = {"key": "a", "subscription": str(subscription.pk), "at": timezone.now().isoformat()}
+    rows = [one, one | {"key": "b"} | wrong, one | {"key": "c"}]
+    sent = json.dumps(rows) if form.endswith("/json") else "\n".join(map(json.dumps, rows))
+    found = results(operator.post("transfers", sent, content_type=form))
+    assert [row["result"] for row in found] == ["created", "refused", "created"] and found[1]["errors"]
+
+
+def test_json_that_is_broken_as_a_whole_is_refused_as_a_whole(operator):
+    for sent in ('[{"a": 1, "a": 2}]', '[{"a": NaN}]', '[{"a": "\\ud800"}', '"\\u0000"', '{"\\u0000": 1}'):
+        assert operator.post("holdings", sent).status_code == 400
+
+
+def test_all_that_is_wrong_with_a_row_is_told(operator, service, source):
+    wrong = row(
+        "me",
+        service,
+        source,
+        joined_on="2026-13-01",
+        scopes="bank.gold",
+        cycle="daily",
+        source_org_code="X",
+        more="x",
+    )
+    del wrong["purpose"]
+    rows = [
+        wrong,
+        row(ci_of(1), service, source),
+        row(ci_of(2), service, source, end_date="2020-01-01", last_used_on="2999-01-01"),
+    ]
+    found = results(operator.post("holdings", rows))
+    assert [one["pointer"].removeprefix("#/") for one in found[0]["errors"]] == [
+        "more", "purpose", "subject", "joined_on", "source_org_code", "scopes", "cycle",
+    ]  # fmt: skip
+    assert [one["code"] for one in found[0]["errors"]] == [
+        "unknown-column", "missing", "not-a-subject", "not-a-day", "unknown-source", "unknown-scope", "cycle",
+    ]  # fmt: skip
+    assert [one["code"] for one in found[2]["errors"]] == ["end-date", "last-use"]
+    path = opened(operator, format="ndjson")
+    put(operator, path, "\n".join(map(json.dumps, rows)).encode(), content_type="application/x-ndjson")
+    intake.run(now=timezone.now)
+    refused = operator.get(f"{path}/refused").json()["results"]
+    assert [one["number"] for one in refused] == [1, 3] and operator.get(path).json()["refused"] == 2
+    assert [one["errors"] for one in refused] == [found[0]["errors"], found[2]["errors"]]
+    file = b"".join(operator.get(f"{path}/refused.csv", Accept="text/csv").streaming_content).decode()
+    assert file.count('"1",') == 7 and file.count('"3",') == 2
+
+
+def test_a_later_word_about_a_stranger_replaces_and_says_so(operator, service, source):
+    rows = [
+        row(ci_of(1), service, source),
+        row(ci_of(1), service, source, purpose="다른 일"),
+        row(ci_of(2), service, source),
+    ]
+    found = results(operator.post("holdings", rows))
+    assert [(one["result"], one["replaced"]) for one in found] == [
+        ("waiting", False),
+        ("waiting", True),
+        ("waiting", False),
+    ]
+    again = results(operator.post("holdings", [rows[1], rows[0]]))
+    assert [(one["result"], one["replaced"]) for one in again] == [("unchanged", False), ("waiting", True)]
+    assert WaitingHolding.objects.get(purpose=rows[0]["purpose"], digest=reports.person_digest(ci_of(1)))
+
+
 def test_words_come_in_the_callers_language(operator, service, source):
     given = [row("me", service, source), None, {"subject": 5}, [1]]
     for language, words in (("ko", "번호"), ("en", "must be")):
@@ -139,6 +233,22 @@ def test_a_whole_file_needs_no_range(operator, service, source):
 def test_a_range_that_says_something_else(operator, told):
     answer = put(operator, opened(operator), b"abc", told)
     assert answer.status_code == 400 and answer.json()["errors"][0]["parameter"] == "Content-Range"
+
+
+def test_a_piece_of_another_length_than_its_range_leaves_nothing(operator):
+    path, size = opened(operator), 3 << 20
+    assert put(operator, path, b"x" * 100, f"bytes 0-99/{size}").status_code == 200
+    for body, told in (
+        (b"abc", f"bytes 100-{size - 1}/{size}"),
+        (b"abc", "bytes 100-100/*"),
+        (b"", "bytes 100-102/103"),
+        (b"y" * (2 << 20), f"bytes 100-{size - 1}/{size}"),
+    ):
+        refused = put(operator, path, body, told)
+        assert refused.status_code == 400 and refused.json()["errors"][0]["parameter"] == "Content-Range"
+        now = operator.get(path).json()
+        assert (now["received"], now["state"]) == (100, "receiving")
+    assert put(operator, path, b"abc", "bytes 100-102/103").status_code == 202
 
 
 def test_a_file_is_its_organizations_own(operator, source):
