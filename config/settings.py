@@ -246,6 +246,10 @@ if flag("BEHIND_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 262_144
+FILE_UPLOAD_HANDLERS = [  # never Django's temporary files, which hold people's CI in clear (T24)
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "consents.forms.sealed.SealedUploadHandler",
+]
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
 CONTENT_SECURITY_POLICY: dict[str, dict[str, list]] = {
     "DIRECTIVES": {

@@ -6,9 +6,9 @@ from django.utils.translation import gettext_lazy
 
 from consents.models import Upload
 
+from .sealed import LARGEST
 from .strict import StrictForm
 
-LARGEST = 50 * 1024 * 1024  # bytes; more goes by the API, in pieces
 FORMATS = {".csv": Upload.Format.CSV, ".ndjson": Upload.Format.NDJSON, ".jsonl": Upload.Format.NDJSON}
 
 

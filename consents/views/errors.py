@@ -6,6 +6,7 @@ from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
 from consents import access
+from consents.forms.sealed import LARGEST
 
 
 def _answer(request, status: int, title: str, template: str):
@@ -61,11 +62,20 @@ class WordsMiddleware:
 
     def __call__(self, request):
         response = self.get_response(request)
+        if response.status_code == 413 and not request.path.startswith("/api/"):
+            return _too_large(request)
         if response.status_code != 405 or response.content or request.method == "HEAD":
             return response
         page = _answer(request, 405, _("이 주소는 이렇게 열 수 없어요."), "405.html")
         page.headers["Allow"] = response.headers.get("Allow", "")
         return page
+
+
+def _too_large(request):
+    """How much a page for files takes, and where more may go."""
+    view = request.resolver_match.func if request.resolver_match else None
+    files = getattr(view, "largest_form", 0) > LARGEST
+    return render(request, "413.html", {"most": LARGEST >> 20 if files else None}, status=413)
 
 
 @access.public

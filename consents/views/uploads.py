@@ -10,7 +10,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from consents import access, uploads
 from consents.actors import Actor
-from consents.forms.uploads import LARGEST, UploadForm
+from consents.forms.sealed import FIELDS, LARGEST
+from consents.forms.uploads import UploadForm
 from consents.models import Upload
 from consents.queries import paging
 from consents.queries import uploads as queries
@@ -32,7 +33,7 @@ def desk_uploads(request):
     return render(request, "desk/desk_uploads.html", context, status=400 if sending else 200)
 
 
-desk_uploads.largest_form = LARGEST + 65_536
+desk_uploads.largest_form = LARGEST + FIELDS
 
 
 def _sent(request, form: UploadForm):

@@ -1,12 +1,19 @@
 """Files at the desk: sent, watched, and the rows that did not go in."""
 
+import io
+import tempfile
+
 import pytest
+from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 
 from consents import intake, uploads
 from consents.actors import Actor
+from consents.forms import sealed
 from consents.models import Upload
+from consents.views import errors
+from consents.views.uploads import desk_uploads
 from tests import factories
 from tests.consents.test_uploads import ci_of, csv_of, row
 
@@ -72,6 +79,52 @@ def test_too_many_rows_leave_nothing(desk, monkeypatch):
     monkeypatch.setattr(uploads, "MOST_ROWS", 2)
     desk.post("/desk/uploads/", {"kind": "holdings", "file": SimpleUploadedFile("a.csv", b"a\n" * 9)})
     assert not Upload.objects.exists()
+
+
+def test_a_large_file_is_nowhere_in_clear_while_it_is_read(desk, service, monkeypatch):
+    """T24: what does not fit in memory lies on the disk, sealed; and it goes in whole."""
+    source, written = factories.OrganizationFactory(), []
+
+    class Watched:
+        def __init__(self):
+            self._file = io.BytesIO()
+            written.append(self._file)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def close(self):
+            """So that what was written can still be looked at."""
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Watched)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", None)
+    data = csv_of([row(ci_of(n), service, source) for n in range(12_000)])
+    assert len(data) > settings.FILE_UPLOAD_MAX_MEMORY_SIZE
+    sent = desk.post("/desk/uploads/", {"kind": "holdings", "file": SimpleUploadedFile("a.csv", data)})
+    upload = Upload.objects.get()
+    assert sent["Location"] == f"/desk/uploads/{upload.pk}/" and upload.received == len(data)
+    assert b"".join(uploads.pieces(upload, begin=0)) == data
+    (file,) = written
+    assert (
+        len(file.getvalue()) > len(data)
+        and ci_of(0).encode() not in file.getvalue()
+        and b"bank.list" not in file.getvalue()
+    )
+
+
+def test_a_file_beyond_the_limit_is_refused_in_words_and_never_kept(desk, service, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
+    monkeypatch.setattr(sealed, "LARGEST", 1 << 20)
+    monkeypatch.setattr(desk_uploads, "largest_form", sealed.LARGEST + sealed.FIELDS)
+    monkeypatch.setattr(errors, "LARGEST", 1 << 20)
+    answer = desk.post(
+        "/desk/uploads/", {"kind": "holdings", "file": SimpleUploadedFile("a.csv", b"x" * (3 << 20))}
+    )
+    assert answer.status_code == 413 and not Upload.objects.exists()
+    assert (
+        "1 MB까지 받아요" in answer.content.decode()
+        and 'href="/api/docs/#reporting"' in answer.content.decode()
+    )
 
 
 def test_somebody_elses_file_is_not_there(desk, service):
