@@ -198,7 +198,7 @@ def change(
     link: ApiClient, *, scopes: Collection[str], redirect_uris: Collection[str], method: str, dpop: bool, by: Actor,
     at: datetime.datetime,
 ) -> ApiClient:  # fmt: skip
-    """What the client may do and how it signs in. Tokens lose the scopes it lost at once; where tokens must be bound now,
+    """What the client may do and how it signs in; the log says so where that is another way. Tokens lose the scopes it lost at once; where tokens must be bound now,
     those that are not are revoked. Raises NoKeys, Retired, ValidationError."""
     server = link.kind == ApiClient.Kind.SERVER
     oauth.check_scopes(scopes, oauth.ORGANIZATION_SCOPES if server else oauth.PERSON_SCOPES)
@@ -206,7 +206,7 @@ def change(
         link = _open(link)
         if method == ApiClient.Method.KEY and not keysets.current(link.organization, at=at):
             raise NoKeys(link.organization.code)
-        client, fewer = link.client, set(link.client.get_scopes()) - set(scopes)
+        client, way, fewer = link.client, _way(link), set(link.client.get_scopes()) - set(scopes)
         stricter = (dpop and not link.dpop) or (method != link.method)
         client.set_scopes(list(scopes))
         client.set_default_scopes(list(scopes) if server else [])
@@ -216,6 +216,9 @@ def change(
         link.save(update_fields=["method", "dpop"])
         if fewer or stricter:
             oauth.disconnect(client, by=by, at=at)
+        if way != (after := _way(link)):
+            _log("key.retired", [way], link.organization, by=by, at=at)
+            _log("key.added", [after], link.organization, by=by, at=at)
     return link
 
 
@@ -290,6 +293,11 @@ def _open(link: ApiClient) -> ApiClient:
     if link.retired_at is not None:
         raise Retired(link.client_id)
     return link
+
+
+def _way(link: ApiClient) -> str:
+    """How a client proves who it is, as the log names it beside its keys."""
+    return f"{link.client_id} {link.method}{' dpop' * link.dpop}"
 
 
 def _retire(secrets, link: ApiClient, *, by: Actor, at: datetime.datetime) -> list[str]:

@@ -9,14 +9,15 @@ from django.core import mail
 from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from consents import escalation
 from consents.ledger import monitor
-from consents.models import ChannelChange, Member
+from consents.models import ChannelChange, Member, Person
 from consents.models.obligations import Check, Escalation
 from consents.queries import integrity
 from providers import policy
+from providers.models import Organization
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +119,54 @@ def _channel_change(change: ChannelChange, email: str, language: str, when) -> m
             "address": channel.address or "–", "url": settings.PORTAL_URL + reverse("desk_channel"),
         }  # fmt: skip
     return mail.EmailMessage(subject, body, to=[email])
+
+
+# What somebody did to the clients and keys of their organization, by a word of the desk.
+CLIENT_CHANGES = {
+    "made": gettext_lazy("서버가 쓰는 클라이언트와 첫 비밀을 만들었어요."),
+    "app-made": gettext_lazy("앱을 등록했어요."),
+    "secret-made": gettext_lazy("새 클라이언트 비밀을 만들었어요. 쓰던 비밀도 하루 동안 함께 통해요."),
+    "secret-retired": gettext_lazy("클라이언트 비밀 하나를 거뒀어요."),
+    "changed": gettext_lazy("권한이나 돌아올 주소를 바꿨어요."),
+    "way-changed": gettext_lazy("로그인하는 방법(비밀, 서명 열쇠, DPoP)을 바꿨어요."),
+    "tokens-ended": gettext_lazy("토큰을 모두 끊었어요."),
+    "retired": gettext_lazy("클라이언트를 거뒀어요. 비밀과 토큰도 모두 끝났어요."),
+    "keys-registered": gettext_lazy("서명을 확인하는 공개 키를 등록했어요."),
+    "keys-removed": gettext_lazy("등록한 공개 키를 거뒀어요."),
+}
+
+
+def tell_client_change(
+    what: str, organization: Organization, *, client_id: str = "", by: Person, at: datetime.datetime
+) -> int:
+    """Tell the organization's other admins what one of them did to its clients or keys (CLIENT_CHANGES); returns how many letters
+    went out. A letter that cannot be handed over is not tried again: the change is done, and stands at their desk."""
+    others = Member.objects.select_related("person").filter(organization=organization, person__is_active=True)
+    others = others.exclude(person=by).order_by("pk")[:MOST]
+    letters = [_client_change(what, organization, client_id, member.person, by, at) for member in others]
+    try:
+        return mail.get_connection().send_messages(letters) or 0 if letters else 0
+    except OSError as problem:
+        log.error("admins could not be told of a change of a client", reason=str(problem))
+        return 0
+
+
+def _client_change(
+    what: str, organization: Organization, client_id: str, reader: Person, by: Person, at: datetime.datetime
+) -> mail.EmailMessage:
+    with translation.override(reader.language):
+        english = reader.language == "en" and organization.name_en
+        name = organization.name_en if english else organization.name_ko
+        subject = settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + _("API와 열쇠가 바뀌었어요: %(name)s") % {
+            "name": name
+        }
+        body = _(
+            "%(who)s 님이 %(when)s(서울)에 %(name)s의 API와 열쇠를 바꿨어요.\n\n%(what)s\n클라이언트: %(client)s\n\n모르는 변경이라면 바로 토큰을 끊고 비밀을 거둬 주세요.\n\n%(url)s"
+        ) % {
+            "who": by.name, "when": f"{timezone.localtime(at):%Y-%m-%d %H:%M}", "name": name, "what": CLIENT_CHANGES[what],
+            "client": client_id or "–", "url": settings.PORTAL_URL + reverse("desk_api"),
+        }  # fmt: skip
+    return mail.EmailMessage(subject, body, to=[reader.email])
 
 
 def tell_duty_contacts(escalations: list[Escalation]) -> int:

@@ -7,7 +7,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from consents import access, clients
+from consents import access, clients, mail
 from consents.actors import Actor
 from consents.forms import clients as forms
 from consents.forms.channels import Button
@@ -47,6 +47,7 @@ def new_api_client(request):
     except clients.AlreadyThere:
         messages.info(request, _("서버가 쓰는 클라이언트가 이미 있어요."))
         return redirect("desk_api")
+    _tell(request, "made", link.client_id)
     return render(request, "desk/client_secret.html", {"link": link, "secret": secret, "first": True})
 
 
@@ -58,7 +59,7 @@ def new_api_app(request):
     if not form.is_valid():
         return render(request, "desk/new_api_app.html", {"form": form}, status=400 if form.is_bound else 200)
     try:
-        clients.make_app(
+        link = clients.make_app(
             request.user.organization, **form.cleaned_data, by=_actor(request), at=timezone.now()
         )
     except clients.SameName:
@@ -67,6 +68,7 @@ def new_api_app(request):
     except clients.AlreadyThere:
         messages.error(request, _("앱은 10개까지 등록할 수 있어요. 쓰지 않는 것을 거둔 뒤에 해 주세요."))
     else:
+        _tell(request, "app-made", link.client_id)
         messages.success(request, _("앱을 등록했어요."))
     return redirect("desk_api")
 
@@ -84,10 +86,12 @@ def change_api_client(request, client_id):
     if form.is_bound and form.is_valid():
         wanted = {"method": link.method} | form.cleaned_data
         try:
-            clients.change(link, **wanted, by=_actor(request), at=timezone.now())
+            changed = clients.change(link, **wanted, by=_actor(request), at=timezone.now())
         except clients.NoKeys:
             form.add_error("method", _("먼저 공개 키를 등록해 주세요. 그래야 서명을 확인할 수 있어요."))
         else:
+            same_way = (changed.method, changed.dpop) == (link.method, link.dpop)
+            _tell(request, "changed" if same_way else "way-changed", link.client_id)
             messages.success(
                 request, _("바꿨어요. 권한이 줄거나 방법이 바뀌었다면 쓰던 토큰은 모두 끊었어요.")
             )
@@ -109,6 +113,7 @@ def rotate_api_secret(request, client_id):
     except clients.TwoAlready:
         messages.error(request, _("쓰는 비밀이 이미 둘이에요. 옛 비밀을 먼저 거둬 주세요."))
         return redirect("desk_api")
+    _tell(request, "secret-made", link.client_id)
     return render(request, "desk/client_secret.html", {"link": link, "secret": secret, "first": False})
 
 
@@ -118,7 +123,8 @@ def rotate_api_secret(request, client_id):
 def retire_api_secret(request, name):
     secret = access.own_secret(request.user.organization, name)
     return _done(
-        request, lambda by, at: clients.retire_secret(secret, by=by, at=at), _("비밀을 거뒀어요. 이제 아무것도 열지 못해요.")
+        request, lambda by, at: clients.retire_secret(secret, by=by, at=at), _("비밀을 거뒀어요. 이제 아무것도 열지 못해요."),
+        told="secret-retired", client_id=secret.link.client_id,
     )  # fmt: skip
 
 
@@ -128,7 +134,8 @@ def retire_api_secret(request, name):
 def revoke_api_tokens(request, client_id):
     link = access.own_client(request.user.organization, client_id)
     return _done(
-        request, lambda by, at: clients.revoke_tokens(link, by=by, at=at), _("이 클라이언트의 토큰을 모두 끊었어요.")
+        request, lambda by, at: clients.revoke_tokens(link, by=by, at=at), _("이 클라이언트의 토큰을 모두 끊었어요."),
+        told="tokens-ended", client_id=link.client_id,
     )  # fmt: skip
 
 
@@ -138,7 +145,8 @@ def revoke_api_tokens(request, client_id):
 def retire_api_client(request, client_id):
     link = access.own_client(request.user.organization, client_id)
     return _done(
-        request, lambda by, at: clients.retire(link, by=by, at=at), _("클라이언트를 거뒀어요. 비밀과 토큰도 모두 끝났어요.")
+        request, lambda by, at: clients.retire(link, by=by, at=at), _("클라이언트를 거뒀어요. 비밀과 토큰도 모두 끝났어요."),
+        told="retired", client_id=link.client_id,
     )  # fmt: skip
 
 
@@ -151,6 +159,7 @@ def api_keys(request):
         return render(request, "desk/api_keys.html", {"form": form}, status=400 if form.is_bound else 200)
     wanted = {name: form.cleaned_data[name] for name in ("keys", "address")}
     clients.register_keys(request.user.organization, **wanted, by=_actor(request), at=timezone.now())
+    _tell(request, "keys-registered")
     messages.success(request, _("공개 키를 등록했어요. 지금부터 이 열쇠로 서명을 확인해요."))
     return redirect("desk_api")
 
@@ -162,7 +171,7 @@ def remove_api_keys(request):
     own = request.user.organization
     try:
         return _done(
-            request, lambda by, at: clients.remove_keys(own, by=by, at=at), _("등록한 공개 키를 거뒀어요.")
+            request, lambda by, at: clients.remove_keys(own, by=by, at=at), _("등록한 공개 키를 거뒀어요."), told="keys-removed",
         )  # fmt: skip
     except clients.StillNeeded:
         messages.error(
@@ -176,12 +185,19 @@ def _posted(request):
     return request.POST if request.method == "POST" else None
 
 
-def _done(request, act, words: str):
+def _tell(request, what: str, client_id: str = "") -> None:
+    """The other admins learn of it by a letter (mail.CLIENT_CHANGES)."""
+    own = request.user.organization
+    mail.tell_client_change(what, own, client_id=client_id, by=request.user, at=timezone.now())
+
+
+def _done(request, act, words: str, *, told: str, client_id: str = ""):
     """A button was pressed; pressed twice it does no more."""
     if not Button(request.POST).is_valid():
         raise BadRequest
     try:
-        act(_actor(request), timezone.now())
+        if act(_actor(request), timezone.now()) is not False:
+            _tell(request, told, client_id)
     except clients.Retired:
         messages.info(request, _("이미 거둔 것이에요."))
     else:

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from consents import clients, lifecycle
 from consents.actors import Actor
-from consents.models import EntryIndex
+from consents.models import EntryIndex, Person
 from consents.queries import clients as queries
 from providers import keysets, outbound
 from providers.models import ApiClient, ClientSecret, KeySet
@@ -130,6 +130,67 @@ def test_scopes_and_the_way_of_signing_in_are_changed(desk, link, own):
     assert ApiClient.objects.get().client.get_scopes() == ["consents:read"]
     stays = desk.post(reverse("remove_api_keys"), follow=True)
     assert "이 열쇠로 로그인하는 클라이언트가 있어요" in stays.content.decode() and KeySet.objects.exists()
+
+
+def test_the_other_admins_are_told_of_every_change(desk, admin, own, link, mailoutbox):
+    """T14: a secret or key that one of them makes alone is a thief's way to stay. Each in their own language; nobody else."""
+    korean, english, gone = (factories.MemberFactory(organization=own).person for _ in range(3))
+    Person.objects.filter(pk=english.pk).update(language="en")
+    Person.objects.filter(pk=gone.pk).update(is_active=False)
+    factories.MemberFactory(organization=factories.OperatorFactory())
+    keys = {"jwks": json.dumps({"keys": [public()]}), "address": ""}
+    way = {"scopes": ["deliveries:ack"], "redirect_uris": "", "method": "secret"}
+
+    def told(name, sent=None, *, of=None) -> list[str]:
+        mailoutbox.clear()
+        assert desk.post(address(name, of or link), sent or {}).status_code in (200, 302)
+        assert {letter.to[0] for letter in mailoutbox} in (set(), {korean.email, english.email})
+        return [letter.body for letter in sorted(mailoutbox, key=lambda one: one.to[0] == english.email)]
+
+    for name, sent, ko, en in (
+        ("rotate_api_secret", {"days": "90"}, "새 클라이언트 비밀을 만들었어요", "A new client secret was made"),
+        ("retire_api_secret", {}, "비밀 하나를 거뒀어요", "A client secret was retired"),
+        ("api_keys", keys, "공개 키를 등록했어요", "were registered"),
+        ("change_api_client", way | {"dpop": "on"}, "로그인하는 방법", "The way it signs in"),
+        ("change_api_client", way | {"dpop": "on", "scopes": ["consents:read"]}, "권한이나", "scopes"),
+        ("revoke_api_tokens", {}, "토큰을 모두 끊었어요", "tokens were revoked"),
+        ("remove_api_keys", {}, "공개 키를 거뒀어요", "keys"),
+        ("retire_api_client", {}, "클라이언트를 거뒀어요", "retired"),
+    ):  # fmt: skip
+        letters = told(name, sent)
+        assert len(letters) == 2, name
+        assert ko in letters[0] and en in letters[1] and admin.name in letters[0], name
+        assert reverse("desk_api") in letters[0] and ("key" in name or link.client_id in letters[1])
+    assert told("remove_api_keys") == [], "there was nothing to remove"
+    new = {"scopes": ["deliveries:ack"], "redirect_uris": "", "days": "90"}
+    assert len(told("new_api_client", new)) == 2
+    assert (
+        len(told("new_api_app", {"name": "앱", "redirect_uris": "https://a.example/back", "scopes": ["me"]}))
+        == 2
+    )
+
+
+def test_a_letter_that_cannot_be_handed_over_undoes_nothing(desk, own, link, monkeypatch):
+    factories.MemberFactory(organization=own)
+
+    def down(*args, **kwargs):
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("django.core.mail.backends.locmem.EmailBackend.send_messages", down)
+    assert desk.post(reverse("rotate_api_secret", args=[link.client_id]), {"days": "90"}).status_code == 200
+    assert link.secrets.count() == 2
+
+
+def test_another_way_of_signing_in_stands_in_the_log(desk, own, link):
+    """By existing words of the log: one way in is retired, another added. Scopes alone are no key."""
+    change = reverse("change_api_client", args=[link.client_id])
+    seen = EntryIndex.objects.filter(party=own).count()
+    sent = {"scopes": ["consents:read"], "redirect_uris": "", "method": "secret"}
+    desk.post(change, sent)
+    assert EntryIndex.objects.filter(party=own).count() == seen
+    desk.post(change, sent | {"dpop": "on"})
+    after = EntryIndex.objects.filter(party=own).order_by("seq").values_list("typ", flat=True)
+    assert list(after)[seen:] == ["key.retired", "key.added"]
 
 
 def test_an_application_is_registered_and_retired(desk, own):
