@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from consents import ledger, lifecycle
 from consents.actors import Actor
@@ -167,12 +168,13 @@ def decline(lodged: ConsentRequest, *, person: Person, by: Actor, at: datetime.d
 
 
 def expire_due(*, by: Actor, at: datetime.datetime, limit: int = 500) -> int:
-    """Close requests whose time is over, at most `limit` a run; safe to run twice at once. Returns how many."""
+    """Close requests whose time is over or whose service is closed, at most `limit` a run; safe to run twice at once. Returns how many."""
+    over = Q(expires_at__lte=at) | Q(service__state=Service.State.CLOSED)
     with transaction.atomic():
         due = list(
             ConsentRequest.objects.select_for_update(of=("self",), skip_locked=True)
             .select_related("person", "organization", "service", "terms")
-            .filter(state=ConsentRequest.State.PENDING, expires_at__lte=at)
+            .filter(over, state=ConsentRequest.State.PENDING)
             .order_by("expires_at")[:limit]
         )
         for lodged in due:

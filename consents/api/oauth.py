@@ -273,7 +273,8 @@ def _bad_proof(error: dpop.BadProof, *, status: int) -> JsonResponse:
 
 
 def _error(code: str, words: str, *, status: int = 400, retry_after: int | None = None) -> JsonResponse:
-    response = JsonResponse({"error": code, "error_description": words}, status=status)
+    told = {"error": code} | ({"error_description": words} if words else {})
+    response = JsonResponse(told, status=status)
     response["Cache-Control"] = "no-store"
     if retry_after:
         response["Retry-After"] = str(retry_after)

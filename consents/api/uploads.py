@@ -77,7 +77,7 @@ class RefusalDocument(serializers.Serializer):
     pointer = serializers.SerializerMethodField(help_text="into the row")
     code = serializers.CharField()
     detail = serializers.SerializerMethodField()
-    errors = serializers.SerializerMethodField(
+    errors = serializers.SerializerMethodField(  # type: ignore[assignment]
         help_text="all that is wrong with the row; the first stands above"
     )
 

@@ -38,8 +38,9 @@ class CloseServiceForm(StrictForm):
     """A service, and its name once more: what is closed stays closed."""
 
     service = forms.ModelChoiceField(
-        Service.objects.none(), label=gettext_lazy("닫을 서비스"), to_field_name="client_id"
-    )
+        Service.objects.none(), label=gettext_lazy("닫을 서비스"), to_field_name="client_id",
+        error_messages={"invalid_choice": gettext_lazy("닫을 수 있는 서비스가 아니에요. 이미 닫았다면 더 할 일이 없어요.")},
+    )  # fmt: skip
     name = forms.CharField(
         label=gettext_lazy("서비스 이름"),
         max_length=120,

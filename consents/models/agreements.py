@@ -337,4 +337,6 @@ class ConsentRequest(models.Model):
         return bool(self.code_challenge)
 
     def is_open(self, *, at: datetime.datetime) -> bool:
-        return self.state == self.State.PENDING and at < self.expires_at
+        """A closed service is asked for by nobody any more, however little time has gone."""
+        pending = self.state == self.State.PENDING and at < self.expires_at
+        return pending and self.service.state != Service.State.CLOSED

@@ -245,6 +245,29 @@ def test_an_expired_request_leads_nowhere(signed_in, person, service):
     assert not Subscription.objects.exists()
 
 
+def test_a_closed_service_is_asked_for_no_longer(signed_in, person, service, me):
+    """Whoever still has the link learns why, and the operator that nothing comes of it."""
+    from consents import inbound
+
+    waiting, taken = lodge(service), requests.take_up(lodge(service), person=person, by=me, at=timezone.now())
+    inbound.close_service(service, by=SYSTEM, at=timezone.now())
+    for lodged in (waiting, taken):
+        over = signed_in.get(page(lodged))
+        assert over.status_code == 410 and "이 서비스는 닫혔어요" in text(over)
+        assert signed_in.post(page(lodged)).status_code == 410
+        with pytest.raises(requests.Closed):
+            requests.accept(
+                ConsentRequest.objects.get(pk=lodged.pk),
+                person=person,
+                by=me,
+                at=timezone.now(),
+                **choose(service),
+            )
+    assert requests.expire_due(by=SYSTEM, at=timezone.now()) == 2
+    assert requests.expire_due(by=SYSTEM, at=timezone.now()) == 0
+    assert {row.state for row in ConsentRequest.objects.all()} == {"expired"}
+
+
 def test_somebody_elses_and_unknown_requests_do_not_exist(signed_in, person, service):
     other = PersonFactory()
     taken = requests.take_up(lodge(service), person=other, by=Actor.person(other), at=timezone.now())
