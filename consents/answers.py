@@ -2,17 +2,16 @@
 
 import datetime
 import uuid
-from collections.abc import Collection
 
-from django.db import connection, transaction
-from django.db.models import Q, Value
-from django.db.models.functions import Coalesce
+from django.db import transaction
+from django.db.models import Q
 
 from consents import checks, contradictions, ledger
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.models import Delivery, Evidence, Reissue, Subscription
-from consents.propagation import RANK, advance, write_entry
+from consents.models import Delivery, Evidence, Reissue
+from consents.parties import RANK
+from consents.steps import advance, close_replays, locked, receive, write_entry
 
 
 class UnknownDelivery(Exception):
@@ -32,62 +31,10 @@ def acknowledge(jti: uuid.UUID, *, organization, by: Actor, at: datetime.datetim
 
     Raises UnknownDelivery when the id is not one of this organization's."""
     first = first_id(jti)
-    found = _received([first], organization=organization, by=by, at=at)
+    found = receive([first], organization=organization, by=by, at=at)
     if not found:
         raise UnknownDelivery(str(jti))
     return found[0]
-
-
-def acknowledge_all(
-    jtis: Collection[uuid.UUID], *, organization, by: Actor, at: datetime.datetime
-) -> set[uuid.UUID]:
-    """The same for many messages in one transaction. Returns the ids that are none of this organization's."""
-    if not jtis:
-        return set()
-    anew = dict(Reissue.objects.filter(jti__in=jtis).values_list("jti", "delivery__jti"))
-    found = _received([anew.get(jti, jti) for jti in jtis], organization=organization, by=by, at=at)
-    known = {row.jti for row in found}
-    return {jti for jti in jtis if anew.get(jti, jti) not in known}
-
-
-def _received(firsts: list[uuid.UUID], *, organization, by: Actor, at: datetime.datetime) -> list[Delivery]:
-    with transaction.atomic():
-        rows = _locked(firsts, organization)
-        _close_replays(rows, at=at)
-        moved = [row for row in rows if RANK.get(row.state, 0) < RANK["received"]]
-        acts: dict[uuid.UUID, list[ledger.Fact]] = {}
-        for row in moved:
-            advance(row, Delivery.State.RECEIVED, at=at)
-            fact = facts.of_delivery("delivery.received", row, state="received")
-            acts.setdefault(row.txn, []).append(fact)
-        _write_received(moved, at=at)
-        ledger.append_acts(acts.items(), by=by, at=at)
-    return rows
-
-
-_RECEIVED_SQL = """
-UPDATE consents_delivery d
-SET state = 'received', sent_at = COALESCE(d.sent_at, %(at)s), received_at = %(at)s, last_error = '', next_at = NULL,
-  check_at = t.check_at, due_at = t.due_at, closed_at = t.closed_at
-FROM unnest(%(ids)s::bigint[], %(check)s::timestamptz[], %(due)s::timestamptz[], %(closed)s::timestamptz[])
-  AS t (id, check_at, due_at, closed_at)
-WHERE d.id = t.id
-"""
-
-
-def _write_received(rows: list[Delivery], *, at: datetime.datetime) -> None:
-    """The columns that `advance` has set on these rows, in one statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _RECEIVED_SQL,
-            {
-                "at": at,
-                "ids": [row.pk for row in rows],
-                "check": [row.check_at for row in rows],
-                "due": [row.due_at for row in rows],
-                "closed": [row.closed_at for row in rows],
-            },
-        )
 
 
 def note_result(
@@ -124,7 +71,7 @@ def complete(
     erased, and was found out, can sign again: it settles the erasure, and the delivery stays what it is."""
     with transaction.atomic():
         delivery = _own(delivery_jti, organization)
-        _close_replays([delivery], at=at)
+        close_replays([delivery], by=by, at=at)
         if delivery.goal == Delivery.Goal.RECEIVED:
             raise WrongOrder("nothing was to be stopped")
         again = evidence.status == Evidence.Status.ERASED and contradictions.is_asked_again(delivery)
@@ -158,33 +105,15 @@ def complete(
 
 
 def _own(jti: uuid.UUID, organization) -> Delivery:
-    found = _locked([first_id(jti)], organization)
+    found = locked([first_id(jti)], organization)
     if not found:
         raise UnknownDelivery(str(jti))
     return found[0]
 
 
-def _locked(firsts: Collection[uuid.UUID], organization) -> list[Delivery]:
-    """This organization's deliveries of these ids, locked. Two queries."""
-    own = Delivery.objects.filter(jti__in=firsts, organization=organization)
-    # Subscriptions are locked first, as in lifecycle, and all in the order of their keys: no deadlock.
-    subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",))
-    list(subscriptions.filter(pk__in=own.values("subscription")).order_by("pk").values_list("pk"))
-    related = ("organization", "subscription__operator", "subscription__person", "consent")
-    return list(own.select_for_update(no_key=True, of=("self",)).select_related(*related).order_by("pk"))
-
-
 def first_id(jti: uuid.UUID) -> uuid.UUID:
     """The delivery's own id, where the message was signed anew under this one."""
     return Reissue.objects.filter(jti=jti).values_list("delivery__jti", flat=True).first() or jti
-
-
-def _close_replays(deliveries: list[Delivery], *, at) -> None:
-    """The answer to a message answers its replays."""
-    Delivery.objects.filter(replay_of__in=deliveries, closed_at__isnull=True).update(
-        state=Delivery.State.RECEIVED, sent_at=Coalesce("sent_at", Value(at)), received_at=at, closed_at=at,
-        next_at=None,
-    )  # fmt: skip
 
 
 def _forward(delivery: Delivery, state: str, *, at) -> None:

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 WINDOW = 20  # tries that are remembered
 RETEST = datetime.timedelta(minutes=10)  # after a verification event that was not answered
 # What says something about the channel. A refusal is an answer: the channel works.
-_GOOD = {wires.SENT, wires.CHECK, wires.REFUSED}
+_GOOD = {wires.SENT, wires.RECEIVED, wires.CHECK, wires.REFUSED}
 _BAD = {wires.RETRY, wires.KEY, wires.BLOCKED}
 
 

@@ -1,13 +1,12 @@
-"""WRITES the way out of a Delivery: owe, claim, send, record, give up. What comes back is in `answers`.
+"""WRITES the way out of a Delivery: owe, claim, send. What comes of a try is in `recording`, what comes back in `answers`.
 
-The rows are the queue (`Outgoing` follows `Delivery`). A worker claims due rows under a lease, sends outside any transaction, and records the outcome
-only if the lease is still its own: an acknowledgement that came first is never overwritten.
+The rows are the queue (`Outgoing` follows `Delivery`). A worker claims due rows under a lease, sends outside any transaction,
+and records the outcome only if the lease is still its own: an acknowledgement that came first is never overwritten.
 """
 
 import datetime
 import time
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -17,22 +16,22 @@ from django.db.models import Value
 from django.db.models.functions import Least, Now
 from psycopg.errors import LockNotAvailable
 
-from consents import checks, health, ledger, locks, messages, routes
+from consents import locks, messages, routes
 from consents.actors import Actor
-from consents.ledger import facts
 from consents.models import Claimed, Delivery
 from consents.parties import RANK, Duty, duties, needed
-from consents.retries import RETRY_AFTER, Change, consequence
-from consents.sending import Attempt, Sender
+from consents.recording import record, record_all
+from consents.retries import RETRY_AFTER
+from consents.sending import SHARE, Sender
+from consents.steps import deadline
 from providers import policy
 from providers.models import Organization
-from providers.wires import SENT, Outcome
 
-__all__ = ["RANK", "RETRY_AFTER", "Duty", "duties", "needed"]  # decided in `parties` and `retries`
+__all__ = ["RANK", "RETRY_AFTER", "Duty", "duties", "needed", "record", "record_all"]  # decided elsewhere
 
 log = structlog.get_logger(__name__)
 
-IN_FLIGHT = 256  # messages under way from one worker
+IN_FLIGHT = 256  # requests under way from one worker
 RUN_SECONDS = 5.0  # after which a run begins nothing new, so that other jobs get their turn
 LONGEST_STRAGGLE = 15.0  # seconds more, while somebody is slow to answer
 PAUSE = 0.1  # seconds between two looks at what has become due while answers are awaited
@@ -150,7 +149,7 @@ def _pull_forward(subscription, *, before: int, at) -> None:
 
 # Who has something waiting is found by hopping along an index; then each one's oldest, as many as may still be under way there.
 # An open breaker lets one probe through when its time is over, and stops that were due for the longest opening. Who fetches
-# by poll, or answered 410, is not called. A claim waits for no row: what somebody else is changing is left to the next.
+# by poll, or answered 410, is not called. Who takes many in one request has so many more places. A claim waits for no row: what somebody else is changing is left to the next.
 _CLAIM_SQL = """
 WITH RECURSIVE waiting AS (
   (SELECT organization_id FROM consents_outgoing ORDER BY organization_id LIMIT 1)
@@ -163,15 +162,17 @@ WITH RECURSIVE waiting AS (
 ), under_way AS MATERIALIZED (
   SELECT organization_id, count(*) AS n FROM busy GROUP BY organization_id
 ), allowed AS MATERIALIZED (
-  SELECT w.organization_id, CASE WHEN b.state = 'open' THEN 1 ELSE %(each)s END - COALESCE(u.n, 0) AS places,
+  SELECT w.organization_id, CASE WHEN b.state = 'open' THEN 1 ELSE %(each)s * t.together END - COALESCE(u.n, 0) AS places,
+    CASE WHEN t.together > 1 THEN 1 ELSE %(share)s END AS weight,
     CASE WHEN b.state = 'open' AND b.open_until > %(at)s THEN %(at)s - %(longest)s ELSE %(at)s END AS due_by
   FROM waiting w
   LEFT JOIN under_way u ON u.organization_id = w.organization_id
   LEFT JOIN providers_channel c ON c.organization_id = w.organization_id AND c.state = 'open'
   LEFT JOIN consents_breaker b ON b.channel_id = c.id
+  CROSS JOIN LATERAL (SELECT CASE WHEN c.details->>'together' ~ '^[1-9][0-9]{0,2}$' THEN (c.details->>'together')::int ELSE 1 END) t (together)
   WHERE w.organization_id IS NOT NULL AND c.protocol IS DISTINCT FROM 'poll' AND b.state IS DISTINCT FROM 'disabled'
 ), picked AS MATERIALIZED (
-  SELECT o.delivery_id FROM allowed a CROSS JOIN LATERAL (
+  SELECT delivery_id FROM (SELECT o.delivery_id, sum(a.weight) OVER (ORDER BY o.next_at, o.delivery_id) AS load FROM allowed a CROSS JOIN LATERAL (
     SELECT o.delivery_id, o.next_at FROM consents_outgoing o
     WHERE o.organization_id = a.organization_id AND o.next_at <= %(at)s
       AND (a.due_by = %(at)s OR o.stop_since <= a.due_by)
@@ -181,8 +182,8 @@ WITH RECURSIVE waiting AS (
         SELECT 1 FROM consents_outgoing e
         WHERE e.subscription_id = o.subscription_id AND e.organization_id = o.organization_id
           AND e.delivery_id < o.delivery_id AND e.in_order)
-    ORDER BY o.next_at, o.delivery_id LIMIT GREATEST(a.places, 0)
-  ) o ORDER BY o.next_at, o.delivery_id LIMIT %(limit)s
+    ORDER BY o.next_at, o.delivery_id LIMIT GREATEST(LEAST(a.places, %(load)s / a.weight), 0)
+  ) o) p WHERE load <= %(load)s
 ), held AS MATERIALIZED (
   SELECT o.delivery_id, o.organization_id FROM consents_outgoing o
   WHERE o.delivery_id = ANY (ARRAY(SELECT delivery_id FROM picked)) AND o.next_at <= %(at)s
@@ -218,13 +219,15 @@ _CLAIM_PATIENCE = "SET LOCAL lock_timeout = '4s'; SET LOCAL idle_in_transaction_
 
 
 def claim(*, at: datetime.datetime, limit: int, only: int | None = None) -> list[Claimed]:
-    """Lease up to `limit` due rows to this worker, oldest first, in order per subscription and party, and never more of one
-    organization than may be under way there at once, whichever worker has them. `only` is the key of the one that is wanted."""
+    """Lease due rows to this worker, oldest first: up to `limit` of those that travel alone, SHARE times as many of those that
+    travel together. In order per subscription and party, and never more of one organization than may be under way there at
+    once, whichever worker has them. `only` is the key of the one that is wanted."""
     on = at.date()
     bounds: dict[str, Any] = {
         "at": at,
         "until": at + datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=on)),
-        "limit": limit,
+        "load": limit * SHARE,
+        "share": SHARE,
         "only": only,
         "each": policy.number("IN_FLIGHT_PER_CHANNEL", on=on),
         "longest": datetime.timedelta(minutes=policy.number("BREAKER_LONGEST_MINUTES", on=on)),
@@ -269,121 +272,6 @@ def deliver_due(*, now, limit: int = IN_FLIGHT, seconds: float = RUN_SECONDS) ->
     return tried
 
 
-def record(delivery: Claimed, outcome: Outcome, *, at: datetime.datetime) -> bool:
-    """Write what came of one try, if the lease is still ours. False: somebody else was faster, nothing written."""
-    return bool(record_all([Attempt(delivery, outcome)], at=at))
-
-
-_RECORD_SQL = """
-WITH tried AS MATERIALIZED (
-  SELECT t.id, t.token, t.next_at, k.* FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(kinds)s::int[], %(next)s::timestamptz[])
-    AS t (id, token, kind, next_at)
-  JOIN unnest(%(states)s::text[], %(typs)s::text[], %(closed)s::timestamptz[], %(check)s::timestamptz[], %(status)s::int[],
-    %(errors)s::text[], %(handles)s::text[]) WITH ORDINALITY
-    AS k (state, typ, closed_at, check_at, http_status, last_error, handle, kind) ON k.kind = t.kind + 1
-), ended AS (
-  DELETE FROM consents_lease l USING tried t WHERE l.delivery_id = t.id AND l.token = t.token RETURNING t.*, l.tries
-), held AS MATERIALIZED (
-  SELECT d.id FROM consents_delivery d WHERE d.id = ANY (ARRAY(SELECT id FROM ended)) ORDER BY d.id FOR NO KEY UPDATE
-)
-UPDATE consents_delivery d
-SET state = t.state, next_at = t.next_at, sent_at = COALESCE(d.sent_at, CASE WHEN t.typ = 'delivery.sent' THEN %(at)s END),
-  dead_at = COALESCE(d.dead_at, CASE WHEN t.state = 'dead' THEN %(at)s END), closed_at = COALESCE(d.closed_at, t.closed_at),
-  check_at = COALESCE(d.check_at, t.check_at), http_status = t.http_status, last_error = t.last_error,
-  handle = CASE WHEN t.handle <> '' THEN t.handle ELSE d.handle END, attempts = d.attempts + t.tries
-FROM ended t
-WHERE d.id = t.id AND d.state IN ('queued', 'retrying', 'dead') AND (SELECT count(*) FROM held) > 0  -- locked in order, before all
-RETURNING d.id, t.token::text
-"""
-
-
-def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
-    """Write what came of several tries in one transaction, of those whose lease is still ours. Returns their keys.
-
-    What they say about the health of their channels is noted after that, on its own."""
-    if not attempts:
-        return set()
-    tried = [(attempt, consequence(attempt.delivery, attempt.outcome, at=at)) for attempt in attempts]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_RECORD_SQL, {"at": at, **_columns(tried, at=at)})
-        # By token, not by key: two tries of one row may come in together, of which only the later lease counts.
-        held = set(cursor.fetchall())
-        written = [
-            (one.delivery, change)
-            for one, change in tried
-            if (one.delivery.pk, one.delivery.lease_token) in held
-        ]
-        _write_entries(written, at=at)
-    health.note(_heard(attempts), at=at)
-    return {delivery.pk for delivery, _ in written}
-
-
-def _columns(tried: list[tuple[Attempt, Change]], *, at: datetime.datetime) -> dict[str, Any]:
-    """The parameters of `_RECORD_SQL`. Most tries of a batch came out alike: what they came to is said once for each kind."""
-    kinds: dict[tuple, int] = {}
-    places = [kinds.setdefault(_kind(one, change, at=at), len(kinds)) for one, change in tried]
-    names = ("states", "typs", "closed", "check", "status", "errors", "handles")
-    return {
-        "ids": _array(one.delivery.pk for one, _ in tried),
-        "tokens": _array(one.delivery.lease_token for one, _ in tried),
-        "kinds": _array(places),
-        "next": _array(change.next_at.isoformat() if change.next_at else "NULL" for _, change in tried),
-        **dict(zip(names, map(list, zip(*kinds, strict=True)), strict=True)),
-    }
-
-
-def _kind(one: Attempt, change: Change, *, at: datetime.datetime) -> tuple:
-    outcome = one.outcome
-    return (
-        change.state, change.typ, change.closed_at, _first_check(one.delivery, change, at=at), outcome.status,
-        outcome.detail[:300], outcome.handle[:100],
-    )  # fmt: skip
-
-
-def _array(values: Iterable[Any]) -> str:
-    """A PostgreSQL array of what needs no quotes, at a tenth of what the driver takes for it."""
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def _first_check(delivery: Claimed, change: Change, *, at: datetime.datetime) -> datetime.datetime | None:
-    """When the other side is asked for the first time; never about a replay, whose first is asked about."""
-    asked = change.state in checks.ASKED and not delivery.overtaken and delivery.replay_of_id is None
-    return checks.first(delivery, at=at) if asked else None
-
-
-def _heard(attempts: list[Attempt]) -> dict[uuid.UUID, list[str]]:
-    """Verdicts by channel, oldest first. The service's log has a line for each organization and what it came to there."""
-    heard: dict[uuid.UUID, list[str]] = {}
-    lines: dict[tuple, list[Attempt]] = {}
-    for attempt in attempts:
-        outcome = attempt.outcome
-        if attempt.channel:
-            heard.setdefault(attempt.channel, []).append(outcome.verdict)
-        if outcome.verdict != SENT:
-            line = attempt.delivery.organization_code, outcome.verdict, outcome.status
-            lines.setdefault(line, []).append(attempt)
-    for (code, verdict, status), some in lines.items():
-        log.info(
-            "delivery tried", organization=code, verdict=verdict, http_status=status, count=len(some),
-            jti=str(some[0].delivery.jti),
-        )  # fmt: skip
-    log.info("deliveries tried", count=len(attempts))
-    return heard
-
-
-def _write_entries(written: list[tuple[Claimed, Change]], *, at: datetime.datetime) -> None:
-    """One entry for each that moved. A replay moves nothing: its first delivery has the entries."""
-    acts: dict[uuid.UUID, list] = {}
-    for row, change in written:
-        if change.typ and row.replay_of_id is None:
-            fact = facts.of_message(
-                change.typ, row, operator=row.operator_id, code=row.organization_code, state=change.state
-            )
-            acts.setdefault(row.txn, []).append(fact)
-    if acts:
-        ledger.append_acts(acts.items(), by=Actor.system("deliver"), at=at)
-
-
 def reroute(organization: Organization, *, by: Actor, at: datetime.datetime) -> int:
     """A channel of the organization has opened or changed: what waits there for a human or a later try is sent now.
 
@@ -423,35 +311,3 @@ def replay(delivery: Delivery, *, by: Actor, at: datetime.datetime) -> Delivery:
         transaction.on_commit(ring, robust=True)
     log.info("delivery replayed", jti=str(first.jti), by=by.kind)
     return row
-
-
-def deadline(step: str, *, created_at, goal: str) -> datetime.datetime:
-    """When the next step of a delivery is due (dated policy)."""
-    on = created_at.date()
-    if step == "received":
-        return created_at + datetime.timedelta(minutes=policy.number("RECEIVED_ESCALATE_MINUTES", on=on))
-    if step == "stopped":
-        return created_at + datetime.timedelta(hours=policy.number("STOPPED_WITHIN_HOURS", on=on))
-    return created_at + datetime.timedelta(days=policy.number("ERASED_WITHIN_DAYS", on=on))
-
-
-def advance(delivery: Delivery, state: str, *, at: datetime.datetime) -> None:
-    """Move the unsaved row to `state`, filling in the steps that were jumped over, and take it out of the queue."""
-    reached = RANK[state]
-    for step in RANK:
-        if RANK[step] <= reached and getattr(delivery, f"{step}_at") is None:
-            setattr(delivery, f"{step}_at", at)
-    delivery.state, delivery.last_error = state, ""
-    delivery.next_at = None
-    checks.schedule(delivery, at=at)
-    done = reached >= RANK[delivery.goal]
-    delivery.closed_at = at if done else delivery.closed_at
-    following = {"sent": "received", "received": "stopped", "stopped": "erased"}.get(state, "received")
-    delivery.due_at = (
-        None if done else deadline(following, created_at=delivery.created_at, goal=delivery.goal)
-    )
-
-
-def write_entry(delivery: Delivery, typ: str, *, state: str, by: Actor, at, **fields) -> None:
-    fact = facts.of_delivery(typ, delivery, state=state, **fields)
-    ledger.append([fact], by=by, at=at, txn=delivery.txn)

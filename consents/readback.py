@@ -19,8 +19,9 @@ from consents import cases, checks, contradictions, ledger, locks, routes, speed
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Case, Check, Consent, Delivery, Notice, Subscription
-from consents.propagation import RANK, advance, deadline, write_entry
+from consents.parties import RANK
 from consents.speedbump import Reason
+from consents.steps import advance, deadline, write_entry
 from providers import outbound, policy
 from providers.wires import ABSENT, ACTIVE, STOPPED, STOPPING, UNKNOWN, Reading
 

@@ -35,6 +35,8 @@ def consequence(delivery: Claimed, outcome: Outcome, *, at: datetime.datetime) -
     match outcome.verdict:
         case "sent":
             return Change(State.SENT, typ="delivery.sent", closed_at=at if delivery.replay_of_id else None)
+        case "received":
+            return _received(delivery, at=at)
         case "check":
             return Change(State.CHECKING, closed_at=at if delivery.replay_of_id else None)
         case "by_hand" if delivery.state != State.DEAD:
@@ -56,6 +58,12 @@ def consequence(delivery: Claimed, outcome: Outcome, *, at: datetime.datetime) -
     wait = RETRY_AFTER[delivery.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
     wait = max(wait, outcome.retry_after or 0)
     return Change(State.RETRYING, next_at=at + datetime.timedelta(seconds=wait))
+
+
+def _received(delivery: Claimed, *, at: datetime.datetime) -> Change:
+    """As if they had acknowledged it right after taking it."""
+    done = delivery.replay_of_id is not None or delivery.goal == Delivery.Goal.RECEIVED
+    return Change(Delivery.State.RECEIVED, typ="delivery.received", closed_at=at if done else None)
 
 
 def _given_up(delivery: Claimed, *, at: datetime.datetime) -> Change:

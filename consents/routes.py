@@ -1,5 +1,6 @@
 """How organizations are reached: their open channel as an endpoint, a delivery as a message, the wire of a protocol."""
 
+import functools
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,11 @@ class Route:
     endpoint: wires.Endpoint
     wire: ModuleType
 
+    @functools.cached_property
+    def together(self) -> int:
+        """How many messages one request may carry there."""
+        return together(self.channel.protocol, self.channel.details)
+
     def can(self, verb: str) -> bool:
         """Whether the protocol has `read_back`, `list_remote`, `challenge` …"""
         return hasattr(self.wire, verb)
@@ -64,6 +70,15 @@ class Lately:
         if unknown := wanted - self._known.keys():
             self._known |= dict.fromkeys(unknown) | routes(unknown)
         return {one: known for one in wanted if (known := self._known[one]) is not None}
+
+
+def together(protocol: str, details: Mapping[str, str]) -> int:
+    """How many messages one request of a protocol with these settings may carry."""
+    wire = WIRES[protocol]
+    try:
+        return wire.together(details) if hasattr(wire, "together") else 1
+    except ValueError:
+        return 1  # a setting that nobody checked must not keep a stop from going out
 
 
 def route(channel: Channel) -> Route:

@@ -317,8 +317,8 @@ _SECRET = re.compile(
 )
 # Comparisons of such names that leak nothing, each with its reason.
 NO_SECRET = {
-    ("consents/propagation.py", "lease_token"): "a lease is compared with what the database just answered to us",
-    ("consents/propagation.py", "tokens"): "the same line",
+    ("consents/recording.py", "lease_token"): "a lease is compared with what the database just answered to us",
+    ("consents/recording.py", "tokens"): "the same line",
     ("providers/wires/korea_line.py", "token"): "our own kept token with our own newer one: nobody else measures that",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import access, answers, polling
+from consents import access, polling, steps
 from consents.api import documents, shapes
 from consents.api.operator import OrganizationDoor
 
@@ -110,7 +110,7 @@ class Poll(OrganizationDoor):
         said_of = {said: found for said in [*asked["ack"], *asked["setErrs"]] if (found := _id(said))}
         own = access.addressed(organization, set(said_of.values())) if said_of else set()
         received = own & {said_of.get(said) for said in asked["ack"]}
-        answers.acknowledge_all(received, organization=organization, by=self.actor, at=at)
+        steps.acknowledge_all(received, organization=organization, by=self.actor, at=at)
         if strange := len(set(asked["ack"])) - len(received):
             log.warning("unknown ids acknowledged", organization=organization.code, count=strange)
         for said, error in asked["setErrs"].items():

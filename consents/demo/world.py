@@ -23,7 +23,7 @@ from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from consents import answers, ledger, messages, propagation, reconciliation
+from consents import answers, ledger, messages, propagation, reconciliation, steps
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.ledger.append import Keys, Rows, prepare
@@ -316,7 +316,7 @@ class Life:
             self._proves(delivery, act, Evidence.Status.RETAINED if kept else Evidence.Status.ERASED, who, at)
 
     def _moves(self, delivery: Delivery, state: str, *, by: Actor, at, **fields) -> None:
-        propagation.advance(delivery, state, at=at)
+        steps.advance(delivery, state, at=at)
         if state == Delivery.State.SENT:
             delivery.attempts, delivery.http_status = 1, 200
         fact = facts.of_delivery(f"delivery.{state}", delivery, state=state, **fields)

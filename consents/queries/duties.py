@@ -4,7 +4,7 @@ from django.utils.translation import gettext as _
 
 from consents import contradictions
 from consents.models import Delivery
-from consents.propagation import RANK
+from consents.parties import RANK
 
 STEPS = ("received", "stopped", "erased")
 

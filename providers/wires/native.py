@@ -1,11 +1,16 @@
 """The portal's own protocol: a Standard Webhooks 1.0.0 request that carries a signed SET, and two questions.
 
+Who can take many messages in one request says how many (`together`): a request of type `batch` carries the messages as they
+stand, `data.messages`. The answer may name, as RFC 8936 does, those it has (`ack`) and those it refuses (`setErrs`); an answer
+to one message may `ack` it in the same way.
+
 `status-query` asks what became of a stop, `holdings-query` what somebody holds of a person. Both are signed like every other
 webhook and carry no SET, because they change nothing; the answer is JSON, signed by nobody.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +22,7 @@ from providers.wires import (
     ABSENT,
     ACTIVE,
     BLOCKED,
+    RECEIVED,
     REFUSED,
     RETRY,
     SENT,
@@ -33,6 +39,9 @@ from providers.wires import (
     classify,
 )
 
+DETAILS = {"together": "how many messages one request may carry: 1 (where nothing is given) to 100"}
+MOST_TOGETHER = 100
+_ABOUT_CONTENT = {400, 413, 422}  # other refusals are about the address or us: they hold for each message
 # Their words for a consent → what that says about a stop. A pause is no end: it can be taken back.
 STATES = {
     "active": ACTIVE,
@@ -51,9 +60,81 @@ async def send(
     """Offer the message once. Every failure of the network is an Outcome, none an exception.
 
     `now` is the moment of this attempt in epoch seconds (the receiver allows five minutes); the body is sent byte for
-    byte as stored."""
-    outcome, _ = await _attempt(session, message, endpoint, now, total)
-    return outcome
+    byte as stored. RECEIVED where the answer names the message under `ack`."""
+    outcome, answer = await _attempt(session, message, endpoint, now, total)
+    return _each(outcome, answer, [message.jti])[message.jti]
+
+
+async def send_together(
+    session: outbound.Session,
+    *,
+    messages: Sequence[Message],
+    endpoint: Endpoint,
+    now: int,
+    total: float = 15.0,
+    divide: bool = True,
+) -> dict[str, Outcome]:
+    """Offer several messages in one request, under an id of its own; what came of each, by `jti`.
+
+    A request whose content is refused whole says nothing about any one of them: its halves are offered, until it is known
+    which it was, unless `divide` is False. All of that takes two or three times `total` seconds at most; what is left then
+    is to be tried again."""
+    until = asyncio.get_running_loop().time() + 2 * total if divide else None
+    return await _divided(session, messages, endpoint, now, total, until)
+
+
+async def _divided(
+    session: outbound.Session,
+    messages: Sequence[Message],
+    endpoint: Endpoint,
+    now: int,
+    total: float,
+    until: float | None,
+) -> dict[str, Outcome]:
+    if len(messages) == 1:
+        one = await send(session, message=messages[0], endpoint=endpoint, now=now, total=total)
+        return {messages[0].jti: one}
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    whole = b'{"type":"batch","timestamp":"%s","data":{"messages":[%s]}}'
+    body = whole % (moment.encode(), b",".join(message.body for message in messages))
+    outcome, answer = await _attempt(session, Message(str(uuid7()), body), endpoint, now, total)
+    if until is None or outcome.verdict != REFUSED or outcome.status not in _ABOUT_CONTENT:
+        return _each(outcome, answer, [message.jti for message in messages])
+    if asyncio.get_running_loop().time() > until:
+        return dict.fromkeys((message.jti for message in messages), replace(outcome, verdict=RETRY))
+    half = len(messages) // 2
+    found: dict[str, Outcome] = {}
+    for some in (messages[:half], messages[half:]):
+        found |= await _divided(session, some, endpoint, now, total, until)
+    return found
+
+
+def together(details: Mapping[str, str]) -> int:
+    """How many messages one request may carry there. ValueError where `details` say no such number."""
+    given = details.get("together", "1")
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= MOST_TOGETHER):
+        raise ValueError(f"together is a number from 1 to {MOST_TOGETHER}")
+    return int(given)
+
+
+def _each(outcome: Outcome, answer: bytes, ids: Sequence[str]) -> dict[str, Outcome]:
+    """What an answer says of each message: those it names as refused, those it names as received, and the others."""
+    if outcome.verdict != SENT or not answer:
+        return dict.fromkeys(ids, outcome)
+    given = _object(answer)
+    has, refused = given.get("ack"), given.get("setErrs")
+    has = {one for one in has if isinstance(one, str)} if isinstance(has, list) else set()
+    refused = refused if isinstance(refused, dict) else {}
+    received = replace(outcome, verdict=RECEIVED)
+    return {
+        one: _refusal(refused[one], outcome) if one in refused else received if one in has else outcome
+        for one in ids
+    }
+
+
+def _refusal(error: Any, outcome: Outcome) -> Outcome:
+    """One entry of `setErrs` (RFC 8936 §2.6), which means what the same answer to that message alone would mean."""
+    return replace(classify(400, {}, json.dumps(error).encode()), digest=outcome.digest)
 
 
 async def challenge(

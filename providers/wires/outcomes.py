@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 
 # What became of one attempt.
 SENT = "sent"  # the other side took it
+RECEIVED = "received"  # it names the message as one that it has
 CHECK = "check"  # it answered, but the answer proves little: read back before believing
 RETRY = "retry"  # try again later
 KEY = "key"  # it does not know our key or credential yet: wait for a change

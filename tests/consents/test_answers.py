@@ -6,7 +6,7 @@ import uuid
 import pytest
 from django.db import IntegrityError, transaction
 
-from consents import answers, ledger, lifecycle, propagation
+from consents import answers, ledger, lifecycle, propagation, steps
 from consents.actors import Actor
 from consents.models import Consent, Delivery, EntryIndex, Evidence, Promise, Subscription
 from tests import factories
@@ -59,8 +59,8 @@ def test_several_are_acknowledged_at_once_each_with_its_entry_and_others_ids_are
     strangers = {Delivery.objects.exclude(organization=own).first().jti, uuid.uuid4()}
     asked = {row.jti for row in mine} | strangers
     by = Actor.organization(own)
-    assert answers.acknowledge_all(asked, organization=own, by=by, at=now + HOUR) == strangers
-    assert answers.acknowledge_all(asked, organization=own, by=by, at=now + 2 * HOUR) == strangers
+    assert steps.acknowledge_all(asked, organization=own, by=by, at=now + HOUR) == strangers
+    assert steps.acknowledge_all(asked, organization=own, by=by, at=now + 2 * HOUR) == strangers
     for row in mine:
         row.refresh_from_db()
         assert row.received_at == now + HOUR and row.next_at is None
@@ -69,7 +69,7 @@ def test_several_are_acknowledged_at_once_each_with_its_entry_and_others_ids_are
     acts = {row.txn for row in mine}
     said = EntryIndex.objects.filter(typ="delivery.received", txn__in=acts).values("event_id")
     assert Promise.objects.filter(event_id__in=said).count() == len(acts) > 1, "each act has its promise"
-    assert answers.acknowledge_all(set(), organization=own, by=by, at=now) == set()
+    assert steps.acknowledge_all(set(), organization=own, by=by, at=now) == set()
 
 
 def test_what_is_acknowledged_is_not_sent_once_more(left, now):
