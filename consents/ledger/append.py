@@ -67,9 +67,10 @@ def append_acts(
     acts = list(acts)
     keys: Keys = {None: (None, disclosures.public_key_bytes())}
     keys |= disclosures.person_keys({_key(fact.person) for _, facts in acts for fact in facts if fact.person})
-    rows, random = Rows(), vault.drawn()
+    rows, random, keep = Rows(), vault.drawn(), retained_until(at)
     sealed = [
-        prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows, random=random) for txn, facts in acts
+        prepare(facts, by=by, at=at, txn=txn, keys=keys, rows=rows, random=random, keep_until=keep)
+        for txn, facts in acts
     ]
     write(rows)
     promises.keep(sealed, by=by, at=at)
@@ -94,10 +95,11 @@ def prepare(
     keys: Keys,
     rows: Rows,
     random: Callable[[int], bytes] = secrets.token_bytes,
+    keep_until: datetime.datetime | None = None,
 ) -> list[entries.Sealed]:
     """Seal entries and add what is to be written to `rows`. `keys` has one for everybody in `facts`."""
     sealed = []
-    keep_until = retained_until(at)
+    keep_until = keep_until or retained_until(at)
     for fact in facts:
         person = _key(fact.person)
         subject = pseudonym(person, _key(fact.operator))
@@ -143,7 +145,9 @@ def _key(row: Any) -> Any:
 
 def _fields(fact: Fact, *, by: Actor, at, txn, subject: str) -> dict[str, Any]:
     allowed = entries.FIELDS.get(fact.typ, frozenset())
-    known = {"at": at, "by": by.kind, "txn": txn, "rsn": fact.reason or None, "sub": subject or None}
+    # A step of a delivery belongs to the act whose entry names its `jti`.
+    act = None if fact.typ.startswith("delivery.") else txn
+    known = {"at": at, "by": by.kind, "txn": act, "rsn": fact.reason or None, "sub": subject or None}
     automatic = {name: value for name, value in known.items() if value is not None and name in allowed}
     return automatic | fact.fields
 

@@ -8,6 +8,7 @@ leaf hash  = SHA-256(0x00 || entry)
 
 import binascii
 import datetime
+import functools
 import hashlib
 import json
 import secrets
@@ -139,9 +140,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, datetime.datetime):
-        if value.tzinfo is None:
-            raise ValueError("a ledger time needs its time zone")
-        return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return _instant(value)
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, int):
@@ -151,6 +150,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     raise TypeError(f"{type(value).__name__} does not belong in the ledger")
+
+
+@functools.lru_cache(maxsize=64)  # all entries of a batch are of one moment
+def _instant(moment: datetime.datetime) -> str:
+    if moment.tzinfo is None:
+        raise ValueError("a ledger time needs its time zone")
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@functools.lru_cache(maxsize=64)
+def _day(moment: datetime.datetime) -> datetime.date:
+    return moment.astimezone(SEOUL).date()
 
 
 def disclose(name: str, value: Any, salt: bytes) -> str:
@@ -216,6 +227,6 @@ def seal(
     digests = {name: digest(disclosure) for name, disclosure in disclosures.items()}
     event_id = uuid.UUID(bytes=noise[:16], version=4)
     entry = encode(
-        typ=typ, day=at.astimezone(SEOUL).date(), event_id=event_id, digests=list(digests.values())
+        typ=typ, day=_day(at), event_id=event_id, digests=list(digests.values())
     )
     return Sealed(event_id, typ, entry, leaf_hash(entry), disclosures, digests)
