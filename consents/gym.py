@@ -54,7 +54,7 @@ def ask(channel: Channel, *, member=None, by: Actor, at: datetime.datetime) -> G
     Raises NothingToTry, TooManyRuns."""
     Organization.objects.select_for_update(no_key=True).get(pk=channel.organization_id)
     channel.refresh_from_db()
-    if channel.state == Channel.State.RETIRED or not trials.names(channel.protocol):
+    if channel.state == Channel.State.RETIRED or not trials.names(channel.protocol, channel.details):
         raise NothingToTry(channel.protocol)
     try:
         outbound.check_address(channel.address)
@@ -135,7 +135,7 @@ def finish(run: GymRun, *, results: list[dict], by: Actor, at: datetime.datetime
         row = own.filter(pk=run.pk, finished_at__isnull=True).first()
         if row is None:
             return False
-        wanted = set(trials.names(row.channel.protocol))
+        wanted = set(trials.names(row.channel.protocol, row.channel.details))
         row.results, row.finished_at = results, at
         row.passed = (
             bool(wanted)
@@ -173,7 +173,7 @@ def hear(jti: uuid.UUID, *, organization: Organization, by: Actor, at: datetime.
 def _fight(run: GymRun, *, now: Callable[[], datetime.datetime]) -> None:
     """Send all trials from a thread of its own, keep each result as it arrives, then wait for acknowledgements."""
     channel = Channel.objects.select_related("organization").prefetch_related("keys").get(pk=run.channel_id)
-    ids = trials.ids(channel.protocol)
+    ids = trials.ids(channel.protocol, channel.details)
     GymMessage.objects.bulk_create(
         GymMessage(jti=jti, run=run, trial=name) for name, own in ids.items() for jti in own
     )

@@ -13,7 +13,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -25,7 +25,7 @@ from joserfc.jwk import ECKey
 from consents import messages, routes
 from providers import outbound, signing
 from providers.models import Channel
-from providers.wires import CHECK, KEY, REFUSED, SENT, Message, Outcome, Reference
+from providers.wires import CHECK, KEY, RECEIVED, REFUSED, SENT, Message, Outcome, Reference
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ NOBODY = "nobody"  # an audience that no organization is
 # How a trial ended. Empty: as it should.
 UNREACHABLE, NOT_TAKEN, TAKEN, NO_REFUSAL, HUNG = "unreachable", "not_taken", "taken", "no_refusal", "hung"
 NO_ACK, NO_RETRY, FORGERY_ACKED, NO_STATE = "no_ack", "no_retry", "forgery_acked", "no_state"
-NO_CREDENTIAL, FAILED, DIED = "no_credential", "failed", "died"
+NO_CREDENTIAL, NOT_NAMED, FAILED, DIED = "no_credential", "not_named", "failed", "died"
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,35 @@ async def _order(bout: Bout) -> Result:
     return Result("order", all(answer.good for answer in answers), _not_taken(answers), tuple(answers))
 
 
+async def _together(bout: Bout) -> Result:
+    """Three messages in one request, the last of them forged: the request is taken, and the answer names no other than the two
+    good ones as received; both of them, where it names any."""
+    *good, forged = bout.ids["together"]
+    letters = [letter(bout, jti) for jti in good] + [letter(bout, forged, forge="wrong_signature")]
+    outcomes: dict[str, Outcome] = {}
+
+    async def asked() -> Outcome:
+        outcomes.update(
+            await bout.route.wire.send_together(
+                _open(bout),
+                messages=letters,
+                endpoint=bout.route.endpoint,
+                now=bout.now(),
+                total=ANSWER_SECONDS,
+                divide=False,
+            )
+        )
+        return outcomes[str(good[0])]
+
+    answer = await _timed(asked())
+    verdicts = [outcomes[str(jti)].verdict for jti in good] if outcomes else []
+    if not verdicts or set(verdicts) - {SENT, RECEIVED}:
+        return Result("together", False, _not_taken([answer]) or NOT_TAKEN, (answer,))
+    fooled = outcomes[str(forged)].verdict == RECEIVED
+    finding = FORGERY_ACKED if fooled else NOT_NAMED if len(set(verdicts)) > 1 else ""
+    return Result("together", not finding, finding, (answer,))
+
+
 def _refuses(name: str, *, skew: int = 0) -> Callable[[Bout], Awaitable[Result]]:
     """What is wrong must be answered 4xx. Whether it had an effect all the same is seen by acknowledgements."""
 
@@ -363,15 +392,21 @@ _SETS: dict[str, Callable[[Bout], Awaitable[Result]]] = {
     "storm": _takes("storm"),
     "slow": _slow,
 }
-_ACTS = {**_SETS, "unknown": _asks("unknown", stranger=False), "stranger": _asks("stranger", stranger=True)}
+_ACTS = {
+    **_SETS,
+    "together": _together,
+    "unknown": _asks("unknown", stranger=False),
+    "stranger": _asks("stranger", stranger=True),
+}
 
 
-def names(protocol: str) -> list[str]:
-    """The trials of a protocol, in order; none where nothing of the other side is called, or where we carry nothing."""
+def names(protocol: str, details: Mapping[str, str] | None = None) -> list[str]:
+    """The trials of a protocol with these settings, in order; none where nothing of the other side is called, or where we
+    carry nothing."""
     if protocol not in routes.WIRES:
         return []
     if protocol == Channel.Protocol.NATIVE:
-        return list(_SETS)
+        return [*_SETS, "together"] if routes.together(protocol, details or {}) > 1 else list(_SETS)
     if protocol == Channel.Protocol.PUSH:  # the moment of an attempt is not part of RFC 8935
         return [name for name in _SETS if name not in {"early", "late"}]
     if protocol == Channel.Protocol.CDR:  # signed with our key, not with a credential
@@ -379,9 +414,10 @@ def names(protocol: str) -> list[str]:
     return ["unknown", "stranger"] if protocol in REFERENCES else []
 
 
-def ids(protocol: str) -> dict[str, list[uuid.UUID]]:
-    """Fresh message ids for each trial of a protocol."""
-    return {name: [messages.new_id() for _ in range(2 if name == "order" else 1)] for name in names(protocol)}
+def ids(protocol: str, details: Mapping[str, str] | None = None) -> dict[str, list[uuid.UUID]]:
+    """Fresh message ids for each trial of a protocol with these settings."""
+    many = {"order": 2, "together": 3}
+    return {name: [messages.new_id() for _ in range(many.get(name, 1))] for name in names(protocol, details)}
 
 
 async def run(bout: Bout, tell: Callable[[Result], None], *, limit: float) -> None:

@@ -325,6 +325,7 @@ def _guarded_socket(info) -> socket.socket:
     return socket.socket(family, kind, proto)
 
 
+@functools.cache  # reading the roots takes longer than a request
 def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -16,6 +16,7 @@ from consents.models import Consent, Delivery, EndReason
 from consents.queries.official import EVENTS
 from providers import datafiles
 from providers.models.catalogue import Rider
+from providers.wires import native
 
 UUID: dict[str, Any] = {"type": "string", "format": "uuid"}
 INSTANT: dict[str, Any] = {"type": "string", "format": "date-time"}
@@ -26,11 +27,28 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "holdings-query": {"subject": UUID},
     "verification": {"state": {"type": "string", "description": "to be repeated in the answer"}},
 }
+# Many messages in one request, to whoever said at the desk how many, and what may be answered to it (names of RFC 8936 §2.4).
+BATCH = "batch"
+BATCH_ANSWER: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "ack": {"type": "array", "items": UUID, "description": "the jti of each message that you have now"},
+        "setErrs": {
+            "type": "object",
+            "description": "by jti: what RFC 8935 §2.4 would answer to that message alone",
+            "additionalProperties": {
+                "type": "object",
+                "properties": {"err": {"type": "string"}, "description": {"type": "string"}},
+                "required": ["err"],
+            },
+        },
+    },
+}
 HEADERS = {
     "type": "object",
     "required": ["webhook-id", "webhook-timestamp", "webhook-signature"],
     "properties": {
-        "webhook-id": {"type": "string", "description": "the jti; unchanged over retries"},
+        "webhook-id": {"type": "string", "description": "the jti, unchanged over retries; of a batch an id of its own"},
         "webhook-timestamp": {"type": "string", "pattern": "^[0-9]{1,11}$", "description": "of this attempt; ± 5 minutes"},
         "webhook-signature": {
             "type": "string",
@@ -107,6 +125,9 @@ def document() -> dict[str, Any]:
     )
     bodies = {name: _body(name, told) for name in EVENTS}
     bodies |= {name: _body(name, _object(data)) for name, data in QUESTIONS.items()}
+    each = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in EVENTS]}
+    carried = {"type": "array", "items": each, "minItems": 2, "maxItems": native.MOST_TOGETHER}
+    bodies[BATCH] = _body(BATCH, _object({"messages": carried}))
     vectors = published_vectors()
     messages: dict[str, dict[str, Any]] = {
         name: {
@@ -136,12 +157,20 @@ def document() -> dict[str, Any]:
                 "address": "/hooks/consent",
                 "description": "the address you registered at the desk; the same messages wait at POST /api/v1/sets/poll (RFC 8936)",
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
-            }
+            },
+            "answer": {
+                "description": "the body of your 2xx, which may be empty",
+                "messages": {"received": {"payload": {"$ref": "#/components/schemas/Received"}}},
+            },
         },
         "operations": {
             "tell": {
                 "action": "send", "channel": {"$ref": "#/channels/webhook"},
-                "messages": [{"$ref": f"#/channels/webhook/messages/{name}"} for name in EVENTS],
+                "messages": [{"$ref": f"#/channels/webhook/messages/{name}"} for name in (*EVENTS, BATCH)],
+                "reply": {
+                    "channel": {"$ref": "#/channels/answer"},
+                    "messages": [{"$ref": "#/channels/answer/messages/received"}],
+                },
             },
             "ask": {
                 "action": "send", "channel": {"$ref": "#/channels/webhook"},
@@ -150,7 +179,7 @@ def document() -> dict[str, Any]:
         },
         "components": {
             "messages": messages,
-            "schemas": {"WebhookHeaders": HEADERS, "Consent": CONSENT, "SetClaims": _claims(), **bodies},
+            "schemas": {"WebhookHeaders": HEADERS, "Consent": CONSENT, "SetClaims": _claims(), "Received": BATCH_ANSWER, **bodies},
         },
     }  # fmt: skip
 
@@ -178,7 +207,12 @@ def event_vectors(request):
 @require_safe
 def events(request):
     vectors = published_vectors()
+    jti = vectors["set"]["claims"]["jti"]
+    refused = {"err": "invalid_audience", "description": "aud"}
     shown = {
+        "most": native.MOST_TOGETHER,
+        "batch": '{"type":"batch","timestamp":"…","data":{"messages":[{"type":"subscription-ended", …}, …]}}',
+        "answer": json.dumps({"ack": [jti], "setErrs": {jti[:-4] + "beef": refused}}, separators=(",", ":")),
         "events": EVENTS.items(),
         "fields": [(name, _words(schema)) for name, schema in FACTS.items()],
         "vectors": vectors,

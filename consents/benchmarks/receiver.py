@@ -1,6 +1,7 @@
 """An organization's server that takes everything at once: `python -m consents.benchmarks.receiver` prints its port.
 
-As little as HTTP allows, in a process of its own, so that what is measured is the sender. Ends with its parent.
+As little as HTTP allows, in a process of its own, so that what is measured is the sender. It names in each answer what it has
+received (but at /bare, where the limit is measured). Ends with its parent.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import sys
 import time
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
-_ID = re.compile(rb"\r\nwebhook-id: *([0-9a-f-]+)", re.IGNORECASE)
+_JTI = re.compile(rb'"jti":"([0-9a-f-]{36})"')
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -35,11 +36,19 @@ class Receiver(asyncio.Protocol):
                 self.arrived.clear()
                 self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(lines), lines))
             else:
-                if ident := _ID.search(self.buffer, 0, head):
-                    path = self.buffer[: self.buffer.find(b"\r\n")].split(b" ")[1]
-                    self.arrived.setdefault(ident[1], (path, time.time()))
-                self.transport.write(_ANSWER)
+                self.transport.write(self._taken(head, end))
             self.buffer = self.buffer[end:]
+
+    def _taken(self, head: int, end: int) -> bytes:
+        """The answer to the request whose body lies between `head` and `end`."""
+        path = self.buffer[: self.buffer.find(b"\r\n")].split(b" ")[1]
+        if path == b"/bare":
+            return _ANSWER
+        ids, now = _JTI.findall(self.buffer, head, end), time.time()
+        for ident in ids:
+            self.arrived.setdefault(ident, (path, now))
+        body = b'{"ack":["%s"]}' % b'","'.join(ids)
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
 async def serve() -> None:

@@ -2,13 +2,15 @@
 bare loop over the same rows and bytes.
 
 The limit of `claim` is the same lease and the same finish as plain SQL, without organizations, order, breakers or a log. That
-of `propagation` is an aiohttp loop that posts the same bytes to the same server and keeps nothing.
+of `propagation` is an aiohttp loop that posts the same messages to the same server, one a request, and keeps nothing; the
+portal sends them together, as many as an organization takes in one request, and each answer names what was received.
 """
 
 import asyncio
 import contextlib
 import copy
 import datetime
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from collections.abc import Iterator
 
 import aiohttp
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from consents import lifecycle, propagation
@@ -35,6 +37,11 @@ from . import Result, median, percentile, scratch
 
 CLAIM_RATIO, SEND_RATIO, IDLE_WITHIN = 0.5, 0.5, 1.0  # of the limit; seconds from act to arrival when idle
 ORGANIZATIONS = 250  # four under way at each: a thousand rows a claim
+TAKERS, TOGETHER = (
+    20,
+    100,
+)  # organizations that are sent to, and how many messages one request may carry there
+SENDERS = 2  # processes, as the portal's worker has
 BATCH = 1_000
 PEOPLE = 20_000
 IDLE_ACTS = 40
@@ -64,13 +71,13 @@ def claim(*, count: int, rounds: int, leaves: int, say) -> Result:
 
 def propagate(*, count: int, rounds: int, leaves: int, say) -> Result:
     """P5: messages signed, sent, answered and recorded with their log entry per second; and from act to arrival when idle."""
-    count = min(count, 2_000)
+    count = min(count, 10_000)
     with scratch.folders(), scratch.database(), receiving() as address:
-        template = prepare(say, address=address)
+        template = prepare(say, address=address, organizations=TAKERS, together=TOGETHER)
         pairs = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: {count:,} messages")
-            _only(template, count)
+            _only(template, count, organizations=TAKERS)
             bodies = list(Delivery.objects.filter(state="queued").values_list("jti", "body"))
             bare = asyncio.run(_posted(address, bodies))
             pairs.append((_sent(count), bare))
@@ -91,8 +98,10 @@ def propagate(*, count: int, rounds: int, leaves: int, say) -> Result:
 # --- what is sent ----------------------------------------------------------------------------------------------------------
 
 
-def prepare(say, *, address: str = "https://bench.example", organizations: int = ORGANIZATIONS) -> int:
-    """Organizations with a channel each, and one delivery to copy; its primary key."""
+def prepare(
+    say, *, address: str = "https://bench.example", organizations: int = ORGANIZATIONS, together: int = 1
+) -> int:
+    """Organizations with a channel each, which take so many messages `together`; and one delivery to copy, its primary key."""
     say("making organizations and a join")
     now = timezone.now()
     datafiles.load_scopes()
@@ -103,8 +112,9 @@ def prepare(say, *, address: str = "https://bench.example", organizations: int =
             is_source=True, is_fictional=True,
         )  # fmt: skip
         registry.open_channel(
-            organization=organization, protocol="native", address=f"{address}/{organization.code}", at=now
-        )
+            organization=organization, protocol="native", address=f"{address}/{organization.code}",
+            details={"together": str(together)}, at=now,
+        )  # fmt: skip
     subscription = _join(now)
     Delivery.objects.filter(subscription=subscription).update(state="sent", sent_at=now, next_at=None)
     _copy(subscription)
@@ -155,10 +165,11 @@ def _join(now: datetime.datetime):
 _FILL_SQL = """
 INSERT INTO consents_delivery (jti, txn, person_id, subscription_id, organization_id, role, event, goal, state, version, body,
   set_compact, overtaken, attempts, next_at, http_status, last_error, created_at, refusal, handle, checks)
-SELECT gen_random_uuid(), gen_random_uuid(), s.person_id, s.id, o.id, 'source', 'consent-withdrawn', 'stopped',
-  'queued', t.version, t.body, t.set_compact, false, 0, now() - %s::interval, NULL, '', now(), '', '', 0
+SELECT i.jti, gen_random_uuid(), s.person_id, s.id, o.id, 'source', 'consent-withdrawn', 'stopped',
+  'queued', t.version, replace(t.body, t.jti::text, i.jti::text), t.set_compact, false, 0, now() - %s::interval, NULL, '', now(), '', '', 0
 FROM consents_delivery t, generate_series(%s, %s) g(n)
 JOIN copied s ON s.n = g.n %% %s
+JOIN LATERAL (SELECT gen_random_uuid() AS jti, g.n OFFSET 0) i ON true
 JOIN LATERAL (SELECT id FROM providers_organization WHERE code LIKE 'BENCH%%' ORDER BY code OFFSET g.n %% %s LIMIT 1) o ON true
 WHERE t.id = %s
 """
@@ -171,13 +182,13 @@ def fill(template: int, count: int, *, organizations: int = ORGANIZATIONS, age: 
         cursor.execute(_FILL_SQL, [age, first, first + count - 1, PEOPLE, organizations, template])
 
 
-def _only(template: int, count: int) -> None:
+def _only(template: int, count: int, *, organizations: int = ORGANIZATIONS) -> None:
     """So many waiting rows; those before them are out of the way."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE consents_delivery SET state = 'sent', sent_at = now(), next_at = NULL WHERE state <> 'sent'"
+            "UPDATE consents_delivery SET state = 'sent', sent_at = now(), next_at = NULL WHERE state IN ('queued', 'retrying')"
         )
-        fill(template, count)
+        fill(template, count, organizations=organizations)
         cursor.execute("ANALYZE consents_delivery")
 
 
@@ -256,12 +267,30 @@ def receiving() -> Iterator[str]:
 
 
 def _sent(count: int) -> float:
-    start, done = time.perf_counter(), 0
-    while tried := propagation.deliver_due(now=timezone.now, limit=100, seconds=60):
-        done += tried
+    before = Delivery.objects.filter(state="received").count()
+    connections.close_all()  # a copied process must not talk on its parent's line
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(SENDERS + 1)
+    processes = [context.Process(target=_send, args=[gate], daemon=True) for _ in range(SENDERS)]
+    for process in processes:
+        process.start()
+    gate.wait()
+    start = time.perf_counter()
+    for process in processes:
+        process.join()
+    seconds = time.perf_counter() - start
+    done = Delivery.objects.filter(state="received").count() - before
     if done < count:
-        raise RuntimeError(f"{done} of {count} messages were sent")
-    return done / (time.perf_counter() - start)
+        raise RuntimeError(f"{done} of {count} messages were received")
+    return done / seconds
+
+
+def _send(gate) -> None:
+    connection.ensure_connection()
+    gate.wait()
+    while propagation.deliver_due(now=timezone.now, seconds=60):
+        pass
+    connection.close()
 
 
 async def _posted(address: str, bodies: list[tuple[uuid.UUID, str]]) -> float:

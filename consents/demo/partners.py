@@ -35,14 +35,14 @@ def address(code: str) -> str:
 
 def open_channels(*, by: Actor, at: datetime.datetime) -> dict[str, ECKey]:
     """Open every invented organization's channel, register its key and client; writes sandbox.json. Returns the keys."""
-    protocols = {row["code"]: row["channel"] for row in datafiles.fictional()["organizations"]}
+    rows = {row["code"]: row for row in datafiles.fictional()["organizations"]}
     known, keys, opened = {}, {}, []
     for organization in Organization.objects.filter(is_fictional=True).prefetch_related("services"):
-        protocol = protocols[organization.code]
+        protocol, together = (rows[organization.code].get(name) for name in ("channel", "together"))
         secret, client_secret = signing.new_webhook_secret(), secrets.token_urlsafe(32)
         channel = registry.open_channel(
             organization=organization, protocol=protocol, address=address(organization.code) if protocol == "native" else "",
-            secret=secret, by=by, at=at,
+            secret=secret, details={"together": str(together)} if together else {}, by=by, at=at,
         )  # fmt: skip
         key = ECKey.generate_key("P-256", parameters={"use": "sig", "alg": "ES256"})
         kid = key.thumbprint()
@@ -186,7 +186,7 @@ def past_runs(code: str, *, now: datetime.datetime) -> None:
                 name, name not in findings, findings.get(name, ""),
                 (trials.Answer(400 if name in trials.FORGED else 200, 9 + 7 * place),),
             ).as_json()
-            for place, name in enumerate(trials.names(channel.protocol))
+            for place, name in enumerate(trials.names(channel.protocol, channel.details))
         ]  # fmt: skip
         gym.finish(
             gym.ask(channel, by=by, at=at), results=results, by=by, at=at + datetime.timedelta(seconds=48)

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy
 from consents import channels, routes
 from providers import outbound
 from providers.models import Channel
+from providers.wires import native
 
 from .strict import StrictForm, visible
 
@@ -48,7 +49,7 @@ class AskForm(StrictForm):
     )  # fmt: skip
     details = forms.CharField(
         label=gettext_lazy("설정"), required=False, max_length=8000, validators=[visible],
-        help_text=gettext_lazy("한 줄에 하나씩 ‘이름: 값’으로 써 주세요. 서명된 웹훅에는 필요 없어요. 비밀은 쓰지 마세요."),
+        help_text=gettext_lazy("한 줄에 하나씩 ‘이름: 값’으로 써 주세요. 서명된 웹훅에는 한 요청에 담을 메시지 수만 있어요(together: 1~100, 쓰지 않으면 1). 비밀은 쓰지 마세요."),
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
     )  # fmt: skip
     credential = forms.CharField(
@@ -96,6 +97,12 @@ class AskForm(StrictForm):
             names = ", ".join(known) or "–"
             words = _("이 방식에 없는 설정이에요: %(unknown)s (있는 것: %(known)s)")
             self.add_error("details", words % {"unknown": ", ".join(unknown)[:80], "known": names})
+        if protocol == Channel.Protocol.NATIVE:
+            try:
+                native.together(cleaned.get("details") or {})
+            except ValueError:
+                words = _("together는 1에서 %(most)s까지의 수예요.")
+                self.add_error("details", words % {"most": native.MOST_TOGETHER})
         return cleaned
 
 

@@ -27,6 +27,7 @@ TRIALS: dict[str, tuple[Any, Any]] = {
     "order": (_("뒤바뀐 순서"), _("version 2를 보낸 뒤 version 1을 보내요. 둘 다 2xx로 받고, 늦게 온 version 1은 아무것도 바꾸지 말아야 해요. 밖에서 볼 수 있는 것은 답뿐이에요.")),
     "storm": (_("우리 쪽 503"), _("메시지를 보내고, 그 ack에 우리가 두 번 503과 Retry-After로 답해요. 1분 안에 다시 보내야 해요.")),
     "slow": (_("느린 회선"), _("본문을 30초에 걸쳐 조금씩 보내요. 받아도, 거절해도, 끊어도 돼요. 멈춰 서면 안 돼요. 그동안 다른 시험도 함께 해요.")),
+    "together": (_("여럿을 한 번에"), _("메시지 셋을 한 요청에 담아 보내요. 마지막 하나는 서명이 틀려요. 2xx로 받고, ack에는 올바른 둘만 적어야 해요.")),
     "unknown": (_("모르는 번호 끝내기"), _("우리 자격으로, 아무도 가진 적 없는 번호를 끝내 달라고 해요. 이 방식에 맞는 답이 와야 해요. 진짜 동의는 건드리지 않아요.")),
     "stranger": (_("남의 자격"), _("지어낸 자격으로 같은 요청을 보내요. 400·401·403으로 거절해야 해요.")),
     "run": (_("시험 전체"), _("시험을 끝까지 마쳐야 해요.")),
@@ -43,6 +44,7 @@ FIXES: dict[str, Any] = {
     trials.NO_RETRY: _("503을 받은 ack를 다시 보내지 않았어요. 5xx에는 Retry-After만큼 기다렸다가 2xx가 올 때까지 다시 보내 주세요."),
     trials.FORGERY_ACKED: _("거절해 놓고 ack를 보냈어요. 확인이 끝난 메시지만 처리해 주세요."),
     trials.NO_STATE: _("답에 state가 없거나 달라요. 확인 이벤트의 data.state를 JSON {\"state\": …}로 돌려주세요."),
+    trials.NOT_NAMED: _("한 요청으로 받은 것 가운데 일부만 ack에 적었어요. 받은 메시지의 jti를 모두 적거나, ack를 따로 보내 주세요."),
     trials.NO_CREDENTIAL: _("우리 자격을 알아보지 못했어요. 저장한 자격과 설정(client_id 등)을 확인해 주세요."),
     trials.FAILED: _("시험을 하다가 우리 쪽에서 오류가 났어요. 다시 해도 그러면 알려 주세요."),
     trials.DIED: _("시험을 하던 일꾼이 멈춰서 끝내지 못했어요. 다시 시작해 주세요."),
@@ -65,7 +67,7 @@ class Trial:
 def trial_rows(run: GymRun) -> list[Trial]:
     """Every trial of the run's protocol, in order, done or not, and what else went wrong. No query."""
     known = {one["name"]: one for one in run.results}
-    names = list(dict.fromkeys([*trials.names(run.channel.protocol), *known]))
+    names = list(dict.fromkeys([*trials.names(run.channel.protocol, run.channel.details), *known]))
     return [_row(name, known.get(name), over=run.finished_at is not None) for name in names]
 
 

@@ -36,6 +36,7 @@ class Plan:
     role: str  # operator, source or recipient
     keeps_data: bool = False
     answers: bool = True
+    acknowledges: bool = True  # with a call of its own; not where the answer names what was received
     resurrects_after: float | None = None
     delays: tuple[float, float] = (1.0, 2.0)  # seconds until it proves stopped and erased
 
@@ -167,7 +168,8 @@ def _erase(db: sqlite3.Connection, organization: str, message: dict) -> int:
 def _owe_answers(
     db: sqlite3.Connection, key: list[str], message: dict, plan: Plan, held: list[str], at: float
 ) -> None:
-    _owe(db, key, ACK, at, {})
+    if plan.acknowledges:
+        _owe(db, key, ACK, at, {})
     named = sorted({*held, *(consent["id"] for consent in message["consents"])})
     facts = {name: message[name] for name in ("txn", "subscription", "version")} | {"consents": named}
     if message["type"] in STOPS:

@@ -63,20 +63,35 @@ async def consent(request: web.Request) -> web.StreamResponse:
     if asking:
         return web.json_response(await sandbox.database.read(queries.answer, party.code, message))
 
-    plan = holdings.Plan(
-        role=_role(party, message),
-        keeps_data=fault == faults.LIES,
-        answers=fault not in {faults.SILENT, faults.DROP_AFTER_EFFECT},
-        resurrects_after=value if fault == faults.RESURRECTS else None,
-        delays=sandbox.delays,
-    )
-    result = await sandbox.database.write(holdings.receive, party.code, message, plan, time.time())
-    sandbox.duties.ring()
+    answer = await _acted(sandbox, party, message, fault, value)
     if fault == faults.DROP_AFTER_EFFECT:
         return _hang_up(request)
     if fault == faults.SLOW:
         await asyncio.sleep(value)
-    return web.json_response({"result": result})
+    return web.json_response(answer)
+
+
+async def _acted(sandbox: Sandbox, party: Party, message: dict, fault: str, value: float) -> dict:
+    """Do what one message says, or each of many; the answer."""
+    together = message["type"] == "batch"
+    answers = fault not in {faults.SILENT, faults.DROP_AFTER_EFFECT}
+    results = {}
+    for one in message["messages"] if together else [message]:
+        plan = holdings.Plan(
+            role=_role(party, one),
+            keeps_data=fault == faults.LIES,
+            answers=answers,
+            acknowledges=not together,
+            resurrects_after=value if fault == faults.RESURRECTS else None,
+            delays=sandbox.delays,
+        )
+        results[one["jti"]] = await sandbox.database.write(
+            holdings.receive, party.code, one, plan, time.time()
+        )
+    sandbox.duties.ring()
+    if not together:
+        return {"result": results[message["jti"]]}
+    return {"ack": list(results) if answers else [], "setErrs": message["refused"]}
 
 
 async def _verified(sandbox: Sandbox, party: Party, headers, raw: bytes) -> dict:
@@ -96,11 +111,38 @@ async def _verified(sandbox: Sandbox, party: Party, headers, raw: bytes) -> dict
         return {"type": "verification", "state": str(data.get("state", ""))}
     if body["type"] in queries.QUESTIONS:
         return queries.question(body["type"], data)
+    if body["type"] == "batch":
+        return await _each(sandbox, party, data.get("messages"), now)
+    return await _signed(sandbox, party, body, headers["webhook-id"], now)
+
+
+async def _signed(sandbox: Sandbox, party: Party, body: dict, jti: str, now: int) -> dict:
+    """The message, once its SET says the same."""
+    data = body["data"]
     if not isinstance(data.get("set"), str):
         raise ValueError("data.set is missing")
     claims = await sandbox.portal.verified_set(data["set"], party.code, now)
-    _compare(sandbox.portal.address, body, claims, headers["webhook-id"])
+    _compare(sandbox.portal.address, body, claims, jti)
     return _message(body["type"], data)
+
+
+async def _each(sandbox: Sandbox, party: Party, bodies: object, now: int) -> dict:
+    """Many messages in one request: those that are right, and why the others are not."""
+    if not isinstance(bodies, list) or not 0 < len(bodies) <= 100:
+        raise ValueError("data.messages wants 1 to 100 messages")
+    right: list[dict] = []
+    refused: dict[str, dict] = {}
+    for body in bodies:
+        if not (isinstance(body, dict) and isinstance(body.get("data"), dict)):
+            raise ValueError("each of data.messages wants type, timestamp and data")
+        jti = str(body["data"].get("jti"))
+        try:
+            right.append(await _signed(sandbox, party, body, jti, now))
+        except signing.BadSignature as error:
+            refused[jti] = {"err": _err(error), "description": str(error)}
+        except ValueError as error:
+            refused[jti] = {"err": "invalid_request", "description": str(error)}
+    return {"type": "batch", "messages": right, "refused": refused}
 
 
 async def _trusted(sandbox: Sandbox, party: Party, headers, raw: bytes) -> dict:

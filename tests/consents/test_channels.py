@@ -366,7 +366,7 @@ def test_a_key_is_rotated_once_however_often_the_button_is_pressed(own, admins):
 
 def test_settings_that_the_wire_does_not_know_are_refused(own, admins):
     site = browser(admins[0])
-    for details in ("audience: x", "not a line", "a: b\na: c", "Name: x"):
+    for details in ("audience: x", "not a line", "a: b\na: c", "Name: x", "together: 0", "together: many"):
         answer = site.post(reverse("ask_channel"), {"protocol": "native", "address": NEW, "details": details})
         assert answer.status_code == 400 and "details" in answer.context["form"].errors, details
     assert site.post(reverse("ask_channel"), {"protocol": "desk", "address": NEW}).status_code == 400

@@ -91,6 +91,42 @@ def test_a_well_behaved_server_passes_and_no_subscription_is_touched(partners, o
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("knows", [True, False])
+def test_who_takes_many_at_once_is_tried_with_three(partners, operator, monkeypatch, knows):
+    operator.channels.update(details={"together": "10"})
+    if not knows:
+
+        async def single(*_args):
+            raise ValueError("data.set is missing")
+
+        monkeypatch.setattr("providers.sandbox.hooks._each", single)
+    run = asked(operator)
+    results = fought(run)
+    assert set(results) == {*trials.names("native"), "together"} and run.passed is knows
+    assert results["together"]["passed"] is knows
+    assert knows or results["together"]["detail"] == trials.NOT_TAKEN
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("named", "finding"), [("all", trials.FORGERY_ACKED), ("one", trials.NOT_NAMED), ("none", "")]
+)
+def test_the_answer_to_many_names_neither_too_many_nor_too_few(receiver_of, named, finding):
+    organization, receiver = receiver_of
+    organization.channels.update(details={"together": "10"})
+    honest = _honest(receiver, organization)
+
+    def answer(arrival):
+        if arrival.message["type"] != "batch":
+            return honest(arrival)
+        ids = [one["data"]["jti"] for one in arrival.message["data"]["messages"]]
+        return 200, {}, json.dumps({"ack": {"all": ids, "one": ids[:1], "none": []}[named]})
+
+    receiver.answer = answer
+    assert fought(asked(organization))["together"]["detail"] == finding
+
+
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("fault", "failing"),
     [
@@ -387,7 +423,7 @@ def test_every_finding_and_trial_has_words():
     findings = {
         value for name, value in vars(trials).items()
         if name.isupper() and isinstance(value, str) and name not in {"TRIAL", "NOBODY"} and "_" not in name[:1]
-    } - {trials.KEY, trials.SENT, trials.CHECK, trials.REFUSED}  # fmt: skip
+    } - {trials.KEY, trials.SENT, trials.CHECK, trials.REFUSED, trials.RECEIVED}  # fmt: skip
     assert findings <= set(screens.FIXES), findings - set(screens.FIXES)
 
 

@@ -950,3 +950,124 @@ def test_a_run_looks_a_route_up_once_and_follows_a_change_within_a_second(
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1.1)
     assert lately.routes([organization]) == {}
+
+
+# --- several at once -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def together(wired, service):
+    """The operator takes three messages in one request, and names in its answer what it has."""
+    Channel.objects.filter(organization=service.organization).update(details={"together": "3"})
+
+    def answer(arrival):
+        data = arrival.message["data"]
+        return 200, {}, json.dumps({"ack": [one["data"]["jti"] for one in data.get("messages", [])]})
+
+    wired.answer = answer
+    return wired
+
+
+def joined_by(count, service, now) -> list[Delivery]:
+    """The operator's deliveries of so many people who join."""
+    return [operators(factories.joined(factories.PersonFactory(), service, now)) for _ in range(count)]
+
+
+def test_what_waits_for_one_organization_goes_out_together(together, service, now):
+    rows = joined_by(7, service, now)
+    run(now)
+    sizes = [
+        len(arrival.message["data"].get("messages", [1])) for arrival in together.of(service.organization)
+    ]
+    assert sorted(sizes) == [1, 3, 3]
+    states = Delivery.objects.filter(pk__in=[row.pk for row in rows]).values_list("state", flat=True)
+    assert sorted(states) == ["received"] * 6 + ["sent"], "who travels alone was not named in the answer"
+    others = {arrival.path for arrival in together.arrivals} - {f"/{service.organization.code}"}
+    assert others and all(
+        "messages" not in arrival.message["data"] for arrival in together.arrivals if arrival.path in others
+    )
+
+
+def test_named_in_the_answer_is_received_with_all_that_follows(together, service, person, me, now):
+    """The same row, entry and deadline as if it had been acknowledged a moment later."""
+    subscriptions = [factories.joined(factories.PersonFactory(), service, now) for _ in range(2)]
+    Delivery.objects.update(state="sent", sent_at=now, next_at=None)
+    for one in subscriptions:
+        lifecycle.leave(one, erase=True, by=Actor.person(one.person), at=now)
+    rows = [operators(one, event="subscription-ended") for one in subscriptions]
+    later = now + 2 * SECOND
+    run(later)
+    told = [Delivery.objects.get(pk=row.pk) for row in rows]
+    by_call = rows[0]
+    answers.acknowledge(by_call.jti, organization=service.organization, by=me, at=later)  # no second step
+    for row in told:
+        assert (row.state, row.sent_at, row.received_at, row.closed_at) == ("received", later, later, None)
+        assert row.due_at == propagation.deadline("stopped", created_at=row.created_at, goal=row.goal)
+        assert row.check_at is not None and row.next_at is None
+        entries = EntryIndex.objects.filter(jti=row.jti, typ__startswith="delivery.")
+        assert list(entries.values_list("typ", flat=True)) == ["delivery.received"]
+    assert not Lease.objects.exists() and not Outgoing.objects.filter(delivery__in=rows).exists()
+
+
+def test_news_that_only_had_to_be_received_are_closed_by_the_answer(together, service, now):
+    rows = joined_by(2, service, now)
+    run(now)
+    assert {(row.state, row.closed_at, row.due_at) for row in map(as_written, rows)} == {
+        ("received", now, None)
+    }
+
+
+def test_the_answer_to_a_replay_answers_the_first(wired, service, person, me, now):
+    first = operators(factories.joined(person, service, now))
+    run(now)
+    again = propagation.replay(first, by=me, at=now + SECOND)
+    wired.answer = lambda arrival: (200, {}, json.dumps({"ack": [arrival.id]}))
+    run(now + 2 * SECOND)
+    first.refresh_from_db()
+    again.refresh_from_db()
+    assert (first.state, again.state) == ("received", "received") and again.closed_at
+    assert EntryIndex.objects.filter(jti=first.jti, typ="delivery.received").count() == 1
+    assert not EntryIndex.objects.filter(jti=again.jti).exists()
+
+
+def test_an_acknowledgement_that_came_first_is_not_written_again(together, service, me, now):
+    [row] = joined_by(1, service, now)
+    held = claimed(row, at=now)
+    answers.acknowledge(row.jti, organization=service.organization, by=me, at=now)
+    assert not propagation.record(held, Outcome(verdict="received", status=200), at=now + SECOND)
+    assert EntryIndex.objects.filter(jti=row.jti, typ="delivery.received").count() == 1
+
+
+def test_one_bad_message_does_not_condemn_its_company(together, service, now):
+    rows = joined_by(3, service, now)
+    bad = str(rows[1].jti)
+    takes = together.answer
+    together.answer = lambda arrival: 400 if bad.encode() in arrival.body else takes(arrival)
+    run(now)
+    states = [as_written(row).state for row in rows]
+    assert states[1] == "dead" and set(states[::2]) <= {"sent", "received"}
+
+
+def test_who_takes_many_at_once_has_so_many_more_places(service, channels, now):
+    each = 4
+    Channel.objects.filter(organization=service.organization).update(details={"together": "5"})
+    joined_by(25, service, now)
+    held = propagation.claim(at=now, limit=50)
+    per = Counter(row.organization_id for row in held)
+    assert per.pop(service.organization_id) == 5 * each and set(per.values()) == {each}
+
+
+def test_many_that_travel_together_weigh_as_much_as_one_that_travels_alone(service, channels, now):
+    Channel.objects.filter(organization=service.organization).update(details={"together": "100"})
+    joined_by(20, service, now)
+    alone = Delivery.objects.exclude(organization=service.organization)
+    alone.update(state="sent", sent_at=now, next_at=None)
+    assert len(propagation.claim(at=now, limit=2)) == 16
+
+
+@pytest.mark.parametrize("given", ["0", "x", "1e3", "99999999999999999999", "-3", "007"])
+def test_a_setting_that_nobody_checked_keeps_nothing_from_going_out(wired, service, now, given):
+    Channel.objects.filter(organization=service.organization).update(details={"together": given})
+    rows = joined_by(2, service, now)
+    run(now)
+    assert {as_written(row).state for row in rows} == {"sent"}

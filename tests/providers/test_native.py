@@ -15,6 +15,7 @@ from providers.wires import (
     BLOCKED,
     GONE,
     KEY,
+    RECEIVED,
     REFUSED,
     RETRY,
     SENT,
@@ -219,3 +220,129 @@ def test_a_challenge_wants_its_state_back(settings, answer, verdict):
             return await native.challenge(session, jti="c-1", state="random", endpoint=endpoint, now=SECONDS)
 
     assert asyncio.run(run()).verdict == verdict
+
+
+# --- several at once -----------------------------------------------------------------------------------------------------------
+
+
+def letters(count):
+    return [
+        Message(
+            f"01a2013b-6740-7a01-8f00-{n:012d}", f'{{"data":{{"jti":"{n}","set":"x"}},"type":"값"}}'.encode()
+        )
+        for n in range(count)
+    ]
+
+
+def offer(settings, handler, messages, total=2.0):
+    """What came of each, by its place; and the requests."""
+    requests = []
+
+    async def hook(request):
+        body = await request.read()
+        requests.append((dict(request.headers), body))
+        return await handler(json.loads(body)) if handler else web.Response()
+
+    async def run():
+        async with serving(hook) as port, outbound.open_session() as session:
+            settings.SANDBOX_URL = f"http://127.0.0.1:{port}"
+            endpoint = Endpoint(f"{settings.SANDBOX_URL}/MD0001/hooks/consent", SECRETS)
+            return await native.send_together(
+                session, messages=messages, endpoint=endpoint, now=SECONDS, total=total
+            )
+
+    outcomes = asyncio.run(run())
+    assert list(outcomes) == [message.jti for message in messages]
+    return [outcomes[message.jti] for message in messages], requests
+
+
+def test_one_request_carries_the_stored_messages_under_one_signature(settings):
+    messages = letters(3)
+    outcomes, [(headers, body)] = offer(settings, None, messages)
+    assert {outcome.verdict for outcome in outcomes} == {SENT}
+    signing.verify_webhook(headers, body, secrets=[SECRETS[0]], now=SECONDS)
+    assert headers["webhook-id"] not in {message.jti for message in messages}
+    whole = json.loads(body)
+    assert (whole["type"], whole["timestamp"]) == ("batch", "2026-11-22T03:10:01Z")
+    assert whole["data"]["messages"] == [json.loads(message.body) for message in messages]
+    assert all(message.body in body for message in messages), "each byte for byte as it was stored"
+
+
+def test_the_answer_names_what_is_there_and_what_is_refused(settings):
+    messages = letters(5)
+    ids = [message.jti for message in messages]
+    answer = {
+        "ack": [ids[0], ids[1], "somebody else's", 7],
+        "setErrs": {
+            ids[1]: {"err": "invalid_request", "description": "x"}, ids[2]: {"err": "invalid_key"}, ids[3]: "odd",
+        },
+    }  # fmt: skip
+
+    async def handler(_body):
+        return web.json_response(answer)
+
+    outcomes, _ = offer(settings, handler, messages)
+    assert [outcome.verdict for outcome in outcomes] == [RECEIVED, REFUSED, KEY, REFUSED, SENT]
+
+
+@pytest.mark.parametrize("answer", ["", "[]", "null", '{"ack":"x","setErrs":[]}', "{", '{"ack":[[]]}'])
+def test_an_answer_that_names_nothing_leaves_them_sent(settings, answer):
+    async def handler(_body):
+        return web.Response(text=answer)
+
+    outcomes, _ = offer(settings, handler, letters(2))
+    assert [outcome.verdict for outcome in outcomes] == [SENT, SENT]
+
+
+def test_one_message_may_be_acknowledged_in_the_answer_too(settings):
+    async def hook(request):
+        return web.json_response({"ack": [request.headers["webhook-id"]]})
+
+    assert attempt(settings, hook).verdict == RECEIVED
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_what_is_refused_whole_for_its_content_is_divided_until_it_is_known_which(settings, status):
+    messages = letters(9)
+
+    async def handler(body):
+        several = body["data"].get("messages", [body])
+        bad = any(one["data"]["jti"] == "6" for one in several)
+        if bad:
+            return web.Response(status=status)
+        return web.json_response({"ack": [messages[int(one["data"]["jti"])].jti for one in several]})
+
+    outcomes, requests = offer(settings, handler, messages)
+    assert [outcome.verdict for outcome in outcomes] == [RECEIVED] * 6 + [REFUSED] + [RECEIVED] * 2
+    assert len(requests) <= 9
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [(401, REFUSED), (404, REFUSED), (410, GONE), (429, RETRY), (503, RETRY)]
+)
+def test_what_is_about_the_address_holds_for_each(settings, status, verdict):
+    async def handler(_body):
+        return web.Response(status=status)
+
+    outcomes, requests = offer(settings, handler, letters(4))
+    assert [outcome.verdict for outcome in outcomes] == [verdict] * 4 and len(requests) == 1
+
+
+def test_a_server_that_takes_long_to_refuse_is_not_divided_without_end(settings):
+    async def handler(_body):
+        await asyncio.sleep(0.15)
+        return web.Response(status=400)
+
+    outcomes, requests = offer(settings, handler, letters(64), total=0.2)
+    assert {outcome.verdict for outcome in outcomes} <= {REFUSED, RETRY} and len(requests) < 10
+    assert RETRY in {outcome.verdict for outcome in outcomes}
+
+
+@pytest.mark.parametrize("given", ["0", "101", "-1", "1.0", "", " 5", "١", "9" * 5_000])
+def test_together_is_a_number_from_one_to_a_hundred(given):
+    with pytest.raises(ValueError):
+        native.together({"together": given})
+
+
+def test_who_says_nothing_gets_them_one_by_one():
+    assert (native.together({}), native.together({"together": "100"})) == (1, 100)

@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey
 from providers import outbound, signing
 from providers.sandbox import portal as portal_client
 from providers.sandbox import server
-from providers.wires import KEY, REFUSED, RETRY, SENT, Endpoint, Message, native
+from providers.wires import KEY, RECEIVED, REFUSED, RETRY, SENT, Endpoint, Message, native
 
 OPERATOR, SOURCE, RECIPIENT = "MD0001", "BK0001", "AD0001"
 
@@ -272,6 +272,29 @@ def test_a_message_that_comes_twice_has_one_effect(world):
         assert told == {grant.jti: (3, 1), end.jti: (5, 1)}
         await world.settled()
         assert len(world.portal.acks) == 2 and len(world.portal.evidence) == 2
+
+    play(world, story)
+
+
+def test_many_in_one_request_are_each_checked_and_named_in_the_answer(world):
+    async def story():
+        good, other = (
+            world.message("consent-granted", version=1),
+            world.message("consent-granted", version=1, to=SOURCE),
+        )
+        end = world.message("subscription-ended", version=2, delete_data=True)
+        endpoint = Endpoint(
+            f"{world.address}/{OPERATOR}/hooks/consent", [signing.webhook_secret(world.secrets[OPERATOR])]
+        )
+        async with outbound.open_session() as session:
+            outcomes = await native.send_together(
+                session, messages=[good, other, end], endpoint=endpoint, now=int(time.time()), total=5
+            )
+        assert [outcomes[one.jti].verdict for one in (good, other, end)] == [RECEIVED, REFUSED, RECEIVED]
+        assert await world.holdings() == {"c-1": ("erased", False)}
+        await world.settled()
+        assert world.portal.acks == [], "the answer has named them"
+        assert [statement["status"] for statement in world.portal.statements()] == ["stopped", "erased"]
 
     play(world, story)
 
