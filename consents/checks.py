@@ -5,7 +5,7 @@
 
 import datetime
 
-from consents.models import Claimed, Delivery, Erasure
+from consents.models import Delivery, Erasure
 from providers import policy
 
 ASKED = frozenset(
@@ -22,12 +22,12 @@ ASKED = frozenset(
 def schedule(delivery: Delivery, *, at: datetime.datetime) -> None:
     """Note on the unsaved row, which has just moved, when it is checked next. Grants and what was overtaken never are."""
     if is_asked(delivery):
-        delivery.check_at = at + rungs(on=at.date())[0]
+        delivery.check_at = soonest(at=at)
 
 
-def first(delivery: Delivery | Claimed, *, at: datetime.datetime) -> datetime.datetime | None:
-    """The same for whoever writes columns: `check_at` of a delivery that moves at `at`, None where nothing is to be asked."""
-    return at + rungs(on=at.date())[0] if delivery.goal != Delivery.Goal.RECEIVED else None
+def soonest(*, at: datetime.datetime) -> datetime.datetime:
+    """When the first check after a step at `at` is due."""
+    return at + rungs(on=at.date())[0]
 
 
 def following(delivery: Delivery, *, at: datetime.datetime, wrong: bool = False) -> datetime.datetime | None:

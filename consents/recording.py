@@ -80,7 +80,8 @@ def record_all(attempts: list[Attempt], *, at: datetime.datetime) -> set[int]:
 def _columns(tried: list[tuple[Attempt, Change]], *, at: datetime.datetime) -> dict[str, Any]:
     """The parameters of `_RECORD_SQL`. Most tries of a batch came out alike: what they came to is said once for each kind."""
     kinds: dict[tuple, int] = {}
-    places = [kinds.setdefault(_kind(one, change, at=at), len(kinds)) for one, change in tried]
+    soonest = checks.soonest(at=at)
+    places = [kinds.setdefault(_kind(one, change, soonest), len(kinds)) for one, change in tried]
     names = ("states", "typs", "closed", "check", "status", "errors", "handles")
     return {
         "ids": _array(one.delivery.pk for one, _ in tried),
@@ -92,10 +93,10 @@ def _columns(tried: list[tuple[Attempt, Change]], *, at: datetime.datetime) -> d
     }
 
 
-def _kind(one: Attempt, change: Change, *, at: datetime.datetime) -> tuple:
+def _kind(one: Attempt, change: Change, soonest: datetime.datetime) -> tuple:
     outcome = one.outcome
     return (
-        change.state, change.typ, change.closed_at, _first_check(one.delivery, change, at=at), outcome.status,
+        change.state, change.typ, change.closed_at, soonest if _is_asked(one.delivery, change) else None, outcome.status,
         outcome.detail[:300], outcome.handle[:100],
     )  # fmt: skip
 
@@ -113,10 +114,10 @@ def _array(values: Iterable[Any]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def _first_check(delivery: Claimed, change: Change, *, at: datetime.datetime) -> datetime.datetime | None:
-    """When the other side is asked for the first time; never about a replay, whose first is asked about."""
-    asked = change.state in checks.ASKED and not delivery.overtaken and delivery.replay_of_id is None
-    return checks.first(delivery, at=at) if asked else None
+def _is_asked(delivery: Claimed, change: Change) -> bool:
+    """Whether the other side is asked what became of it; never about a replay, whose first is asked about."""
+    asked = change.state in checks.ASKED and delivery.goal != Delivery.Goal.RECEIVED
+    return asked and not delivery.overtaken and delivery.replay_of_id is None
 
 
 def _heard(attempts: list[Attempt]) -> dict[uuid.UUID, list[str]]:

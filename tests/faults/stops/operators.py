@@ -1,7 +1,8 @@
 """The other side: mock operators and sources, each at a port of its own, in one process without any of the portal's code.
 
 They check the webhook's signature (standardwebhooks) and the SET (PyJWT, keys fetched from the portal), act once for each
-`jti`, keep a journal in the form of `history`, and acknowledge by the portal's API. Each has a mood, set at the control
+`jti`, keep a journal in the form of `history`, and acknowledge: in the answer where many messages came in one request, by the
+portal's API otherwise. Each has a mood, set at the control
 port: `POST /` with {"moods": {code: mood}}; `GET /` answers what is outstanding.
 """
 
@@ -62,37 +63,43 @@ class Operator:
         if mood == "down" or (mood == "flaky" and dice < 0.1) or (mood == "loses_messages" and dice < 0.5):
             self.note("lost", given)
             return hang_up(request)
-        if mood == "errors" or (mood == "flaky" and dice > 0.8):
-            return self.later(given, self.rng.choice([429, 500, 503]))
         raw = await request.read()
-        self.note("post" if b'"set":' in raw else "probe", given)
+        ids = carried(raw) or [given]
+        if mood == "errors" or (mood == "flaky" and dice > 0.8):
+            return self.later(ids, self.rng.choice([429, 500, 503]))
+        for jti in ids:
+            self.note("post" if b'"set":' in raw else "probe", jti)
         if mood == "hangs":
             await asyncio.sleep(120)
             return hang_up(request)
         try:
-            message = await self.verified(request.headers, raw)
-            if "state" in message:
-                return web.json_response(message)
+            messages = await self.verified(request.headers, raw)
+            if "state" in messages[0]:
+                return web.json_response(messages[0])
         except Refused as refusal:
             self.note("refused", given, f"{refusal.err}: {refusal}")
             return web.json_response({"err": refusal.err}, status=400)
         except Unknown:
             return web.json_response({"err": "invalid_request"}, status=400)
         except Later:
-            return self.later(given, 503)
-        self.act(message)
+            return self.later(ids, 503)
+        together = ids != [given]
+        for message in messages:
+            self.act(message, calls=not together)
         if mood == "loses_answers" or (mood == "flaky" and dice < 0.2):
             return hang_up(request)
         if mood == "drips":
             return await drip(request)
-        return web.Response()
+        return web.json_response({"ack": ids}) if together and self.acks else web.Response()
 
-    def later(self, jti: str, status: int) -> web.Response:
+    def later(self, ids: list[str], status: int) -> web.Response:
         wait = 0 if status == 500 else 2
-        self.note("later", jti, wait)
+        for jti in ids:
+            self.note("later", jti, wait)
         return web.Response(status=status, headers={"Retry-After": str(wait)} if wait else {})
 
-    async def verified(self, headers: Any, raw: bytes) -> dict[str, Any]:
+    async def verified(self, headers: Any, raw: bytes) -> list[dict[str, Any]]:
+        """What a request says, message by message, or the state that a test of the address wants back."""
         for secret in self.secrets:
             try:
                 Webhook(secret).verify(raw, dict(headers))
@@ -103,13 +110,15 @@ class Operator:
             raise Refused("authentication_failed", why)
         body = json.loads(raw)
         if body["type"] == "verification":
-            return {"state": body["data"]["state"]}
+            return [{"state": body["data"]["state"]}]
+        if body["type"] == "batch":
+            return [await self.opened(one["data"]["set"]) for one in body["data"]["messages"]]
         if "set" not in body["data"]:
             raise Unknown
         message = await self.opened(body["data"]["set"])
         if message["jti"] != headers["webhook-id"]:
             raise Refused("invalid_request", "the SET has another id than the webhook")
-        return message
+        return [message]
 
     async def opened(self, compact: str) -> dict[str, Any]:
         """What a SET says, after its signature was checked."""
@@ -138,15 +147,15 @@ class Operator:
             raise Later
         self.keys = {key["kid"]: jwt.PyJWK(key).key for key in found["keys"]}
 
-    def act(self, message: dict[str, Any], *, pushed: bool = True) -> None:
-        """Once for each jti, whether it was pushed or polled."""
+    def act(self, message: dict[str, Any], *, calls: bool = True) -> None:
+        """Once for each jti, however it came. `calls`: it is acknowledged by a call of its own."""
         jti = message["jti"]
         if jti in self.seen:
             return
         self.seen.add(jti)
         kept = {name: message[name] for name in ("txn", "event", "subscription", "role", "version")}
         self.note("effect", jti, {**kept, "consents": [consent["id"] for consent in message["consents"]]})
-        if self.acks and pushed:
+        if self.acks and calls:
             self.city.spawn(self.acknowledge(jti))
 
     async def acknowledge(self, jti: str) -> None:
@@ -172,10 +181,16 @@ class Operator:
                 done = []
                 for jti, compact in answer.get("sets", {}).items():
                     self.note("polled", jti)
-                    self.act(await self.opened(compact), pushed=False)
+                    self.act(await self.opened(compact), calls=False)
                     done.append(jti)
             if not done:
                 await asyncio.sleep(0.5)
+
+
+def carried(raw: bytes) -> list[str]:
+    """The ids of the messages in a request that carries many."""
+    body = json.loads(raw)
+    return [one["data"]["jti"] for one in body["data"]["messages"]] if body["type"] == "batch" else []
 
 
 def hang_up(request: web.Request) -> web.Response:

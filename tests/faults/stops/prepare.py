@@ -13,6 +13,7 @@ import sys
 import django
 
 OPERATORS, SOURCES, PEOPLE = 3, 4, 50
+TOGETHER = {"OPERATOR01", "SOURCE0001", "SOURCE0002"}  # take many messages in one request
 
 
 def token_of(client, user=None, scopes=()) -> str:
@@ -62,7 +63,8 @@ def main() -> None:
         secret = signing.new_webhook_secret()
         registry.open_channel(
             organization=organization, protocol="native", address=f"http://127.0.0.1:9/{organization.code}",
-            secret=secret, at=factories.PUBLISHED_AT,
+            secret=secret, details={"together": "20"} if organization.code in TOGETHER else {},
+            at=factories.PUBLISHED_AT,
         )  # fmt: skip
         client = oauth.create_client(
             organization=organization, name=organization.name_en, secret=secrets.token_urlsafe(32),
