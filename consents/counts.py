@@ -5,7 +5,9 @@ A week is Sunday to Saturday in Seoul. The log's own numbers are counted from th
 
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Count, Q
@@ -13,7 +15,7 @@ from django.db.models import Count, Q
 from consents import cases
 from consents.actors import Actor
 from consents.ledger.entries import SEOUL
-from consents.models import Case, Consent, WeeklyCount
+from consents.models import Case, Consent, WeeklyCalls, WeeklyCount
 from providers.models import Organization, Service
 
 MOST = 1000
@@ -38,6 +40,19 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """How one kind of calls fared in the week. `days` is kept as it was measured, hour by hour."""
+
+    kind: str
+    succeeded: int
+    failed: int
+    mean: Decimal | None
+    days: list[dict[str, Any]]
+    people: int | None = None
+    askers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One side's numbers of one service and one source in the week that begins on `week_on`."""
 
@@ -45,6 +60,7 @@ class Row:
     service: str  # client_id
     source: str  # organization code
     numbers: Numbers
+    calls: Calls | None = None  # said together with the numbers, where the other side measures them
 
 
 def report(
@@ -52,7 +68,7 @@ def report(
 ) -> list[str | Refused]:
     """Take in at most MOST rows of one side; for each `kept`, or why it is refused. The same week again replaces it.
 
-    Six queries, whatever the number of rows, and one for each difference."""
+    Six queries, whatever the number of rows, one more where calls were measured, and one for each difference."""
     if len(rows) > MOST:
         raise ValueError(f"more than {MOST} rows")
     services = {
@@ -61,21 +77,37 @@ def report(
     sources = {row.code: row for row in Organization.objects.filter(code__in={row.source for row in rows})}
     answers: list[str | Refused] = []
     fresh: dict[tuple, WeeklyCount] = {}
+    measured: dict[tuple, Calls] = {}
     for row in rows:
         try:
             count = _row(row, organization, services, sources, at=at)
         except Refused as refusal:
             answers.append(refusal)
         else:
-            fresh[count.week_on, count.service_id, count.source_id] = count
+            key = (count.week_on, count.service_id, count.source_id)
+            fresh[key] = count
+            if row.calls is not None:
+                measured[key] = row.calls
             answers.append("kept")
     with transaction.atomic():
         WeeklyCount.objects.bulk_create(
             fresh.values(), update_conflicts=True, unique_fields=["organization", "week_on", "service", "source"],
             update_fields=["consents_new", "consents_revoked", "consents_own", "reported_at"],
         )  # fmt: skip
+        _keep({fresh[key].pk: calls for key, calls in measured.items()})
         _compare(list(fresh.values()), by=by, at=at)
     return answers
+
+
+def _keep(measured: dict[int, Calls]) -> None:
+    """Beside each count the calls of one kind, in the place of what was said of that kind before."""
+    if not measured:
+        return
+    WeeklyCalls.objects.bulk_create(
+        [WeeklyCalls(count_id=pk, **asdict(calls)) for pk, calls in measured.items()],
+        update_conflicts=True, unique_fields=["count", "kind"],
+        update_fields=["succeeded", "failed", "mean", "people", "askers", "days"],
+    )  # fmt: skip
 
 
 def _row(row: Row, organization, services, sources, *, at: datetime.datetime) -> WeeklyCount:

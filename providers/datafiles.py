@@ -12,7 +12,16 @@ from pathlib import Path
 from django.db import transaction
 
 from providers import policy
-from providers.models import Licence, Organization, PolicyRule, Scope, Service, Terms, TermsItem
+from providers.models import (
+    DirectoryEntry,
+    Licence,
+    Organization,
+    PolicyRule,
+    Scope,
+    Service,
+    Terms,
+    TermsItem,
+)
 from providers.registry import publish_terms
 
 DATA = Path(__file__).parent / "data"
@@ -90,6 +99,8 @@ def _load_organization(row: dict) -> Organization:
     organization, _ = Organization.objects.get_or_create(
         code=row["code"], defaults={"is_fictional": True, **{name: row[name] for name in names}}
     )
+    if row["directory"]:
+        DirectoryEntry.objects.get_or_create(organization=organization, defaults=row["directory"])
     for licence in row["licences"]:
         Licence.objects.get_or_create(
             organization=organization,

@@ -34,7 +34,7 @@ class UnknownPart(ValueError):
 
 @transaction.atomic
 def put_service(
-    *, organization: Organization, client_id: str, given: Mapping[str, str], by=None, at: datetime.datetime
+    *, organization: Organization, client_id: str, given: Mapping[str, Any], by=None, at: datetime.datetime
 ) -> tuple[Service, bool]:
     """Register a service under this client_id, or change what is said about it; whether it is new. The same again changes
     nothing. It can be joined from its first published terms on. Raises NotOwn, NameIsAgreed."""

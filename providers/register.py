@@ -3,10 +3,11 @@
 import csv
 import datetime
 import io
+import ipaddress
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from providers.models import Licence, Organization
@@ -15,7 +16,12 @@ from providers.models.organizations import LicenceStatus, Sector
 COLUMNS = (
     "org_code", "name_ko", "name_en", "sector", "role", "licence_status", "decided_on", "effective_on", "source",
 )  # fmt: skip
-OPTIONAL = ("registration_number",)
+# Named as 지원-002 names them; lists are separated by spaces. An empty cell says nothing.
+FACTS = {
+    "corp_regno": "corporate_number", "address": "address", "domain": "domain", "domain_ip_list": "domain_ips",
+    "relay_org_code": "relay_code", "auth_type": "auth_type", "ip_list": "ips", "np_time_list": "quiet_times",
+}  # fmt: skip
+OPTIONAL = ("registration_number", *FACTS)
 ROLES = ("operator", "source", "both")
 LARGEST_FILE = 10 * 1024 * 1024  # bytes; ten thousand organizations are below 2 MB
 
@@ -23,7 +29,12 @@ _LONGEST = {
     "name_ko": Organization._meta.get_field("name_ko").max_length or 0,
     "name_en": Organization._meta.get_field("name_en").max_length or 0,
     "source": Licence._meta.get_field("source").max_length or 0,
-}
+    "address": 200, "domain": 253, "domain_ip_list": 2000, "ip_list": 2000,
+}  # fmt: skip
+_DOMAIN = re.compile(r"(?=.{4,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
+_HALF_HOUR = r"(?:[01][0-9]|2[0-3])[03]0"
+_QUIET = re.compile(rf"({_HALF_HOUR})-({_HALF_HOUR}|2400)")
+QUIET_MINUTES = 360  # which regular transfers must have at least, if they have a time of their own
 
 
 class NotARegister(ValueError):
@@ -54,6 +65,9 @@ class Entry:
     effective_on: datetime.date | None = None
     source: str = ""
     registration_number: str = ""
+    facts: Mapping[str, str | list[str]] = field(
+        default_factory=dict
+    )  # of its DirectoryEntry; only what is told
 
 
 def read(path: Path) -> Iterator[dict[str | None, str]]:
@@ -120,6 +134,7 @@ def entry(row: Mapping, *, today: datetime.date) -> Entry:
         is_source=cells["role"] != "operator",
         source=cells["source"],
         registration_number=number,
+        facts={FACTS[name]: _fact(name, cells[name]) for name in FACTS if cells.get(name)},
     )
     return (
         _with_decision(organization, cells, today)
@@ -143,6 +158,50 @@ def _cell(row: Mapping, name: str) -> str:
     if len(value) > _LONGEST.get(name, 100):
         raise Refused(name, f"is longer than {_LONGEST.get(name, 100)} characters")
     return value
+
+
+def _fact(name: str, cell: str) -> str | list[str]:
+    """One of FACTS, checked; those of lists as lists."""
+    if name == "corp_regno":
+        return _matching(
+            name, cell.replace("-", ""), r"[0-9]{13}", "must be thirteen digits, like 110111-1234567"
+        )
+    if name == "relay_org_code":
+        return _matching(name, cell, r"[A-Z0-9]{10}", "must be exactly ten of A-Z and 0-9")
+    if name == "auth_type":
+        return _matching(name, cell, r"01|03", "must be 01 (unified only) or 03 (both)")
+    if name == "domain":
+        return _matching(name, cell.lower(), _DOMAIN.pattern, "must be a host's name, like api.example.kr")
+    if name == "np_time_list":
+        return _quiet(name, cell.split())
+    return [_address(name, one) for one in cell.split()] if name.endswith("ip_list") else cell
+
+
+def _matching(name: str, value: str, pattern: str, otherwise: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise Refused(name, otherwise)
+    return value
+
+
+def _address(name: str, text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise Refused(name, "must be IP addresses, separated by spaces") from None
+
+
+def _quiet(name: str, times: list[str]) -> list[str]:
+    """Three windows at most, six hours together, in half hours."""
+    found = [_QUIET.fullmatch(time) for time in times]
+    minutes = 0
+    for match in found:
+        if match is None:
+            raise Refused(name, "must be times like 0000-0600, in half hours, separated by spaces")
+        begin, end = (int(time[:2]) * 60 + int(time[2:]) for time in match.groups())
+        minutes += (end - begin) % 1440 or 1440
+    if len(times) > 3 or minutes < QUIET_MINUTES:
+        raise Refused(name, "must be at most three times of six hours together")
+    return times
 
 
 def _with_decision(organization: Entry, cells: dict[str, str], today: datetime.date) -> Entry:

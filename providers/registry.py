@@ -19,6 +19,7 @@ from providers import policy, register, signing, wording
 from providers.models import (
     Channel,
     ChannelKey,
+    DirectoryEntry,
     Licence,
     Organization,
     Service,
@@ -93,6 +94,7 @@ def import_register(
             try:
                 entry = register.entry(row, today=at.astimezone(SEOUL).date())
                 changed = _import_organization(entry, known, at)
+                changed = _import_facts(entry, known[entry.org_code], at) or changed
             except register.Refused as refusal:
                 report.refused.append((number, refusal.column, refusal.reason))
                 continue
@@ -141,6 +143,21 @@ def _import_organization(
     if news:
         organization.changed_at = at
         organization.save(update_fields=[*news, "changed_at"])
+    return bool(news)
+
+
+def _import_facts(entry: register.Entry, organization: Organization, at: datetime.datetime) -> bool:
+    """What the row tells of the organization's servers takes the place of what was known; whether anything is new."""
+    if not entry.facts:
+        return False
+    known, _made = DirectoryEntry.objects.get_or_create(organization=organization)
+    news = {name: value for name, value in entry.facts.items() if getattr(known, name) != value}
+    for name, value in news.items():
+        setattr(known, name, value)
+    if news:
+        known.save(update_fields=list(news))
+        organization.changed_at = at
+        organization.save(update_fields=["changed_at"])
     return bool(news)
 
 

@@ -34,6 +34,10 @@ CHANGES = (
             _(
                 "서명된 웹훅으로 메시지를 한 요청에 100개까지 받을 수 있고, 답에 ack와 setErrs를 적을 수 있어요."
             ),
+            _(
+                "지원-002와 003이 표의 모든 칸을 알려요. 서비스에 앱을 여는 주소(app_schemes)를 적을 수 있어요."
+            ),
+            _("지원-004와 005가 보낸 호출 수를 남기고, 감독 기관이 GET /oversight/weekly-counts로 읽어요."),
             _("AsyncAPI 3 문서와, 누구나 아는 열쇠로 서명한 시험용 메시지가 생겼어요."),
             _(
                 "토큰 주소의 답에도 RateLimit 머리글이 있어요. 없는 grant_type에는 unsupported_grant_type으로 답해요."

@@ -144,6 +144,8 @@ def _text(schema: dict) -> str:
         return "20261122"
     if "[0-9]{14}" in pattern:
         return "20261122000000"
+    if pattern.startswith(r"^-?\d"):  # a decimal number
+        return "12.5"
     if "[0-9]" in pattern and "A-Z" not in pattern:
         return "1" * max(1, length)
     return "A" * length if length else "text"[: schema.get("maxLength", 4)]

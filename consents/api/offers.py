@@ -27,6 +27,8 @@ from providers.models.catalogue import Rider
 LARGEST = 262_144  # bytes of terms: two texts of 100 kB
 LONGEST_TEXT = 100_000
 CLIENT_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
+APP_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,49}://[A-Za-z0-9._~/-]{0,47}")
+BROWSERS = ("http", "https", "javascript", "data", "file")  # schemes that open something else than an app
 SCRIPTS = ("LATIN", "HANGUL", "CJK")
 
 
@@ -35,6 +37,11 @@ def plain(text: str) -> None:
     visible(text)
     if any(sign.isalpha() and not unicodedata.name(sign, "").startswith(SCRIPTS) for sign in text):
         raise ValidationError(_("한글, 한자, 로마자로만 적어 주세요."))
+
+
+def of_an_app(scheme: str) -> None:
+    if not APP_SCHEME.fullmatch(scheme) or scheme.partition(":")[0] in BROWSERS:
+        raise ValidationError(_("앱을 여는 주소를 durumi://처럼 적어 주세요."))
 
 
 class Words(shapes.Text):
@@ -54,6 +61,10 @@ class Offer(shapes.Strict):
     loss_ko = Words(max_length=300, help_text="what stops working when it ends")
     loss_en = Words(max_length=300)
     purpose_code = serializers.ChoiceField(offers.PURPOSES)
+    app_schemes = serializers.ListField(
+        child=shapes.Text(max_length=100, validators=[of_an_app]), max_length=10, required=False,
+        help_text="that open its apps (지원-003), like `durumi://`; as they were if not given",
+    )  # fmt: skip
 
 
 class OfferedItem(shapes.Strict):

@@ -1,5 +1,7 @@
 """JSON doors of the regulator: cases, by a token with the scope `oversight:read` or by the portal's own pages."""
 
+from django.db.models import Prefetch
+from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -9,7 +11,7 @@ from consents.api import shapes
 from consents.api.authentication import BrowserAuthentication, Regulator, TokenAuthentication
 from consents.api.doors import Door, results
 from consents.api.paging import PageQuery, page
-from consents.models import Case
+from consents.models import Case, WeeklyCalls, WeeklyCount
 from providers import signing
 
 
@@ -46,6 +48,74 @@ class CaseDocument(serializers.Serializer):
             return ""
         towards = case.subscription.operator_id if case.subscription else case.organization_id
         return signing.pseudonym(str(towards), str(case.person_id))
+
+
+class CallsDocument(serializers.ModelSerializer):
+    mean = serializers.DecimalField(
+        max_digits=18,
+        decimal_places=3,
+        allow_null=True,
+        help_text="of all calls, in the unit in which it was sent",
+    )
+
+    class Meta:
+        model = WeeklyCalls
+        fields = ["kind", "succeeded", "failed", "mean", "people", "askers"]
+
+
+class MeasuredDocument(CallsDocument):
+    class Meta(CallsDocument.Meta):
+        fields = [*CallsDocument.Meta.fields, "days"]
+
+
+class WeekDocument(serializers.ModelSerializer):
+    """One side's numbers of one week."""
+
+    organization = serializers.CharField(source="organization.code", help_text="who counted")
+    service = serializers.CharField(source="service.client_id")
+    source = serializers.CharField(source="source.code")  # type: ignore[assignment]
+    consent_new = serializers.IntegerField(source="consents_new")
+    consent_revoke = serializers.IntegerField(source="consents_revoked")
+    consent_own = serializers.IntegerField(source="consents_own")
+    calls = CallsDocument(many=True)
+    reported_at = shapes.Instant()
+
+    class Meta:
+        model = WeeklyCount
+        fields = [
+            "id", "week_on", "organization", "service", "source", "consent_new", "consent_revoke", "consent_own", "calls", "reported_at",
+        ]  # fmt: skip
+
+
+class MeasuredWeek(WeekDocument):
+    calls = MeasuredDocument(many=True)
+
+
+_WEEKS = WeeklyCount.objects.select_related("organization", "service", "source")
+
+
+class Weeks(OversightDoor):
+    @extend_schema(
+        operation_id="oversight_weekly_counts", summary=_("회사와 정보제공자가 센 한 주의 수"), tags=["regulator"],
+        parameters=[PageQuery], responses=results(WeekDocument, "WeekPage"),
+    )  # fmt: skip
+    def get(self, request):
+        """As each side sent them, the newest first: consents, and how calls fared (`kind` 1 regular, 2 not regular, 3 lists)."""
+        rows = _WEEKS.prefetch_related(Prefetch("calls", WeeklyCalls.objects.defer("days")))
+        found, following = page(rows, order="-id", name="weekly counts", query=self.query(PageQuery))
+        return Response({"results": WeekDocument(found, many=True).data, "next": following})
+
+
+class OneWeek(OversightDoor):
+    @extend_schema(
+        operation_id="oversight_weekly_count",
+        summary=_("한 주의 수 하나와 시간대별 호출"),
+        tags=["regulator"],
+        responses=MeasuredWeek,
+    )
+    def get(self, request, pk):
+        """With `days`: calls by day, kind of API and hour, as they were measured."""
+        return Response(MeasuredWeek(get_object_or_404(_WEEKS.prefetch_related("calls"), pk=pk)).data)
 
 
 class Reconciliation(OversightDoor):

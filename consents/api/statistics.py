@@ -2,6 +2,7 @@
 of a week or nothing, and the same week again replaces it."""
 
 import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -51,7 +52,7 @@ class OfOperators(Statistics):
     )  # fmt: skip
     def post(self, request):
         """`consent_new` and `consent_revoke` are added up over the week, `consent_own` is that of its last day. Numbers about
-        calls are checked and not kept."""
+        calls are kept as they come, one week a `type`."""
         asked = self.asked()
         if not request.organization.is_operator:
             raise Wrong("40104", "not an operator")
@@ -60,8 +61,12 @@ class OfOperators(Statistics):
         ).exists():
             raise Wrong("40001", "client_id: not a service of yours")
         week_on, numbers = week(asked)
+        measured = calls(asked)
         return self.keep(
-            [counts.Row(week_on, asked["client_id"], code, total) for (code, _), total in numbers.items()]
+            [
+                counts.Row(week_on, asked["client_id"], key[0], total, measured[key])
+                for key, total in numbers.items()
+            ]
         )
 
 
@@ -80,9 +85,11 @@ class OfSources(Statistics):
         if not request.organization.is_source:
             raise Wrong("40104", "not a provider")
         week_on, numbers = week(asked)
-        known = _clients(numbers)
+        known, measured = _clients(numbers), calls(asked)
         rows = [
-            counts.Row(week_on, client or known[code], request.organization.code, total)
+            counts.Row(
+                week_on, client or known[code], request.organization.code, total, measured[code, client]
+            )
             for (code, client), total in numbers.items()
         ]
         return self.keep(rows)
@@ -132,6 +139,31 @@ def week(asked: dict[str, Any]) -> "tuple[datetime.date, dict[tuple[str, str], c
                 before.new + row["consent_new"], before.revoked + row["consent_revoke"], row["consent_own"]
             )
     return first, numbers
+
+
+def calls(asked: dict[str, Any]) -> "dict[tuple[str, str], counts.Calls]":
+    """How calls fared, by organization and client_id: what was measured hour by hour, and its sums."""
+    days: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    in_order = sorted(asked["stat_date_list"], key=lambda day: day["stat_date"])
+    for day in in_order:
+        for row in day["org_list"] or ():
+            kept = days.setdefault((row["org_code"], row.get("client_id") or ""), [])
+            if row.get("api_type_list"):
+                kept.append({"date": day["stat_date"], "types": row["api_type_list"]})
+    last = in_order[-1]
+    people, askers = last.get("svr_usr_cnt"), last.get("trsms_dem_cnt")
+    return {key: _sums(asked["type"], kept, people, askers) for key, kept in days.items()}
+
+
+def _sums(kind: str, days: list[dict[str, Any]], people: int | None, askers: int | None) -> "counts.Calls":
+    slots = [slot for day in days for told in day["types"] for slot in told.get("tm_slot_list") or ()]
+    succeeded = sum(slot["success_api_cnt"] for slot in slots)
+    failed = sum(slot["fail_api_cnt"] for slot in slots)
+    spent = sum(
+        Decimal(str(slot["rsp_avg"])) * (slot["success_api_cnt"] + slot["fail_api_cnt"]) for slot in slots
+    )
+    mean = round(Decimal(spent) / (succeeded + failed), 3) if succeeded + failed else None
+    return counts.Calls(kind, succeeded, failed, mean, days, people, askers)
 
 
 def _day(text: str) -> datetime.date:

@@ -76,6 +76,8 @@ v1 = [
     path("evidence/<str:jti>", evidence.OneEvidence.as_view()),
     # the regulator
     path("oversight/reconciliation", oversight.Reconciliation.as_view()),
+    path("oversight/weekly-counts", oversight.Weeks.as_view()),
+    path("oversight/weekly-counts/<int:pk>", oversight.OneWeek.as_view()),
     # the public
     path("operators", public.Operators.as_view()),
     path("services", public.Services.as_view()),

@@ -4,6 +4,7 @@ One person's data flows once more after they had left, before it was erased, and
 """
 
 import datetime
+from decimal import Decimal
 
 from consents import counts, transfers
 from consents.actors import Actor
@@ -43,15 +44,31 @@ def _count(day: datetime.datetime, *, at: datetime.datetime) -> None:
     known = counts.known([week_on], services, sources)
     told: dict[Organization, list[counts.Row]] = {}
     for n, ((_week, service, source), numbers) in enumerate(sorted(known.items(), key=str)):
-        said = counts.Row(week_on, services[service].client_id, sources[source].code, numbers)
+        calls = _calls(week_on, n, numbers.own)
+        said = counts.Row(week_on, services[service].client_id, sources[source].code, numbers, calls)
         told.setdefault(services[service].organization, []).append(said)
         if n == 0:
             wrong = counts.Numbers(numbers.new, max(numbers.revoked - 1, 0), numbers.own + 1)
-            said = counts.Row(week_on, said.service, said.source, wrong)
+            said = counts.Row(week_on, said.service, said.source, wrong, calls)
         told.setdefault(sources[source], []).append(said)
     for organization, rows in told.items():
         by = Actor.organization(organization)
         counts.report(rows[: counts.MOST], organization=organization, by=by, at=at)
+
+
+def _calls(week_on: datetime.date, n: int, consents: int) -> counts.Calls:
+    """Regular calls of a week, at night: each consent once a day, a few that failed, answered in 120 to 480 ms."""
+    failed, mean = (n + week_on.day) % 3, 120 + (n * 37 + week_on.day) % 360
+    slot = {"tm_slot": "03", "rsp_avg": mean, "rsp_total": mean * (consents + failed), "rsp_stdev": mean // 9}
+    slot |= {"success_api_cnt": consents, "fail_api_cnt": failed}
+    days = [
+        {
+            "date": f"{week_on + datetime.timedelta(days=day):%Y%m%d}",
+            "types": [{"api_type": "BA01", "tm_slot_list": [slot]}],
+        }
+        for day in range(7)
+    ]
+    return counts.Calls("1", 7 * consents, 7 * failed, Decimal(mean) if consents + failed else None, days)
 
 
 def _of(consent: Consent, odd: set[str], *, at: datetime.datetime) -> list[transfers.Row]:

@@ -18,7 +18,7 @@ from .notices import Notice
 from .obligations import Breaker, Check, Delivery, Escalation, Evidence, Reference, Reissue
 from .people import Member, Person
 from .queue import Claimed, Lease, Outgoing
-from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCount
+from .traces import Case, Inquiry, Lookup, Transfer, WeeklyCalls, WeeklyCount
 from .turns import SpentId, Turn
 from .uploads import CountingCode, Identity, Upload, UploadPart, UploadRefusal, WaitingHolding
 
@@ -67,5 +67,6 @@ __all__ = [
     "UploadRefusal",
     "Verification",
     "WaitingHolding",
+    "WeeklyCalls",
     "WeeklyCount",
 ]

@@ -135,6 +135,41 @@ class WeeklyCount(models.Model):
         return f"{self.organization_id} {self.week_on}"
 
 
+class WeeklyCalls(models.Model):
+    """How calls fared in that week, as the side that counts measured them: one row a kind of call, kept as it was sent."""
+
+    class Kind(models.TextChoices):
+        REGULAR = "1", _("정기적 전송")
+        ASKED = "2", _("비정기적 전송")
+        LISTS = "3", _("목록 조회")
+
+    count = models.ForeignKey(WeeklyCount, on_delete=models.CASCADE, related_name="calls")
+    kind = models.CharField(max_length=1, choices=Kind)
+    succeeded = models.BigIntegerField()
+    failed = models.BigIntegerField()
+    mean = models.DecimalField(
+        max_digits=18,
+        decimal_places=3,
+        null=True,
+        help_text="rsp_avg over all calls; null where there were none",
+    )
+    people = models.PositiveIntegerField(null=True, help_text="svr_usr_cnt of the last day")
+    askers = models.PositiveIntegerField(null=True, help_text="trsms_dem_cnt of the last day")
+    days = models.JSONField(help_text="day by day and hour by hour: date, types of api_type and slots")
+
+    class Meta:
+        ordering = ["kind"]
+        constraints = [
+            models.UniqueConstraint(name="calls_are_told_once_a_kind", fields=["count", "kind"]),
+            models.CheckConstraint(
+                name="calls_are_not_negative", condition=Q(succeeded__gte=0) & Q(failed__gte=0)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count_id} {self.kind}"
+
+
 class Case(models.Model):
     """One difference between what somebody says and what the ledger says, until it is settled by one of three verbs."""
 

@@ -5,12 +5,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from consents import counts, settling
-from consents.models import Case, Check, Consent, Delivery, Inquiry, Person, WeeklyCount
+from consents.models import Case, Check, Consent, Delivery, Inquiry, Person, WeeklyCalls, WeeklyCount
 from consents.templatetags.portal import moment
 from providers import signing
 from providers.models import Organization
@@ -184,6 +184,8 @@ class Week:
     operator_says: counts.Numbers | None
     source_says: counts.Numbers | None
     log_says: counts.Numbers
+    operator_calls: list[WeeklyCalls]  # how calls fared, as each side measured them
+    source_calls: list[WeeklyCalls]
 
     @property
     def differs(self) -> bool:
@@ -191,7 +193,7 @@ class Week:
 
 
 def weeks(*, after: str = "") -> paging.Page:
-    """A page of Weeks, the newest first. Three queries and one for each week on the page. Raises paging.BadCursor."""
+    """A page of Weeks, the newest first. Four queries and one for each week on the page. Raises paging.BadCursor."""
     rows = WeeklyCount.objects.select_related("service__organization", "source", "organization")
     pairs = (
         rows.order_by("-week_on", "service", "source").values_list("week_on", "service", "source").distinct()
@@ -203,7 +205,8 @@ def weeks(*, after: str = "") -> paging.Page:
     for week_on, service, source in shown:
         wanted |= Q(week_on=week_on, service=service, source=source)
     said: dict[tuple, dict[bool, WeeklyCount]] = {}
-    for count in rows.filter(wanted):
+    calls = Prefetch("calls", WeeklyCalls.objects.defer("days"))
+    for count in rows.filter(wanted).prefetch_related(calls):
         key = (count.week_on, count.service_id, count.source_id)
         said.setdefault(key, {})[count.organization_id == count.service.organization_id] = count
     ours = counts.known({key[0] for key in shown}, {key[1] for key in shown}, {key[2] for key in shown})
@@ -226,6 +229,8 @@ def _week(said: dict[bool, WeeklyCount], here: counts.Numbers) -> Week:
         week_on=any_side.week_on, service=any_side.service, source=any_side.source,
         operator_says=counts.numbers(by_operator) if by_operator else None,
         source_says=counts.numbers(by_source) if by_source else None, log_says=here,
+        operator_calls=list(by_operator.calls.all()) if by_operator else [],
+        source_calls=list(by_source.calls.all()) if by_source else [],
     )  # fmt: skip
 
 

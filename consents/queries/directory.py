@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet, Subquery
 
 from consents.ledger.entries import SEOUL
-from providers.models import ApiClient, Licence, Organization, Service
+from providers.models import ApiClient, DirectoryEntry, Licence, Organization, Service
 from providers.models.organizations import ENDING_STATUSES, Sector
 
 PAGE = 500  # organizations
@@ -42,7 +42,7 @@ def organizations(
         found = found.filter(is_over=False)  # type: ignore[misc]  # annotated in _registered
     else:
         found = found.filter(Q(changed_at__gte=since) | Q(decided_on__gte=since.astimezone(SEOUL).date()))
-    return _part(found, limit, lambda row: _organization(row, since))
+    return _part(found.select_related("directory"), limit, lambda row: _organization(row, since))
 
 
 def services(
@@ -97,15 +97,36 @@ def _organization(row, since: datetime.datetime | None) -> dict[str, Any]:
         "org_regno": row.registration_number,
         "serial_num": row.registration_number,
         "industry": INDUSTRIES.get(row.sector, ""),
+        **_facts(getattr(row, "directory", None)),
     }
     return {
         "op_type": _op(row, since, is_over=row.is_over),
         "org_code": row.code,
-        "org_type": "01" if row.is_source else "03",
+        "org_type": _type(row, relayed="relay_org_code" in known),
         "is_rcv_org": row.is_operator,
         "org_name": row.name_ko,
         **{name: value for name, value in known.items() if value},
     }
+
+
+def _type(row, *, relayed: bool) -> str:
+    if not row.is_source:
+        return "03"
+    return "02" if relayed else "01"
+
+
+def _facts(entry: DirectoryEntry | None) -> dict[str, Any]:
+    """What is known of an organization's servers; a list comes with its number."""
+    if entry is None:
+        return {}
+    lists = {"domain_ip": entry.domain_ips, "ip": entry.ips, "np_time": entry.quiet_times}
+    found: dict[str, Any] = {
+        "corp_regno": entry.corporate_number, "address": entry.address, "domain": entry.domain,
+        "relay_org_code": entry.relay_code, "auth_type": entry.auth_type,
+    }  # fmt: skip
+    for name, values in lists.items():
+        found |= {f"{name}_cnt": len(values), f"{name}_list": [{name: value} for value in values]}
+    return found
 
 
 def _services(row, since: datetime.datetime | None) -> dict[str, Any]:
@@ -118,7 +139,15 @@ def _services(row, since: datetime.datetime | None) -> dict[str, Any]:
             "client_id": service.client_id,
             "redirect_uri_cnt": len(addresses),
             "redirect_uri_list": [{"redirect_uri": address} for address in addresses],
+            **_schemes(service),
         }
         for service in row.told
     ]
     return {"org_code": row.code, "service_cnt": len(told), "service_list": told}
+
+
+def _schemes(service: Service) -> dict[str, Any]:
+    if not service.app_schemes:
+        return {}
+    told = [{"app_scheme": scheme} for scheme in service.app_schemes]
+    return {"app_scheme_cnt": len(told), "app_scheme_list": told}

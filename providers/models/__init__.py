@@ -3,6 +3,7 @@
 from .catalogue import Scope, Service, Terms, TermsItem
 from .channels import Channel, ChannelKey
 from .clients import ApiClient, ClientSecret, KeySet
+from .directory import DirectoryEntry
 from .organizations import Licence, Organization
 from .policy import PolicyRule
 
@@ -11,6 +12,7 @@ __all__ = [
     "Channel",
     "ChannelKey",
     "ClientSecret",
+    "DirectoryEntry",
     "KeySet",
     "Licence",
     "Organization",

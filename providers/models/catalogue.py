@@ -75,6 +75,13 @@ class Service(models.Model):
     purpose_code = models.CharField(max_length=20, db_index=True)
     state = models.CharField(max_length=10, choices=State, default=State.REGISTERED)
     opened_on = models.DateField()
+    app_schemes = ArrayField(
+        models.CharField(max_length=100),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="that open its apps",
+    )
     registered_at = models.DateTimeField(db_default=Now(), editable=False)
     changed_at = models.DateTimeField(db_default=Now(), editable=False, help_text="what others copy of it")
 

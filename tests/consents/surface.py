@@ -25,7 +25,7 @@ from consents.actors import Actor
 from consents.api import examples
 from consents.ledger import cosigning
 from consents.ledger.sequencer import Sequencer
-from consents.models import CountingCode, EntryIndex
+from consents.models import CountingCode, EntryIndex, WeeklyCount
 from tests import factories
 from tests.consents.api.conftest import SECRET, Caller, Signer, of, token
 
@@ -117,6 +117,7 @@ class Side:
     callers: dict[str, Caller]
     signer: Signer
     sessions: dict[str, str] = field(default_factory=dict)
+    week: Any = None
     count_code: str = ""  # what they would tell a company, so that it may count
 
     def browser(self, rule: str | None, **options) -> Client:
@@ -167,6 +168,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "log/tile/<path:path>": lambda side: "0/000",
     "oversight/entries/<uuid:event_id>": lambda side: side.event,
     "oversight/reconciliation/<uuid:pk>": lambda side: side.case.pk,
+    "api/v1/oversight/weekly-counts/<int:pk>": lambda side: side.week.pk,
     "desk/cases/<uuid:pk>": lambda side: side.case.pk,
     "desk/channel/<uuid:pk>/rotate/": lambda side: side.change.channel_id,
     "desk/channel/<uuid:pk>": lambda side: side.change.pk,
@@ -267,6 +269,10 @@ def side(app) -> Side:
         callers={"person": Caller(token(app, person, ["me"])), "organization": api, "nobody": Caller(), "regulator": Caller(token(app, regulator, ["oversight:read"]))}, signer=signer,
     )  # fmt: skip
     made.count_code = counting.make(person, by=SYSTEM, at=at + datetime.timedelta(days=1))[0]
+    made.week = WeeklyCount.objects.create(
+        organization=operator, week_on="2026-11-15", service=service, source=made.consent.source, consents_new=1,
+        consents_revoked=0, consents_own=1, reported_at=at,
+    )  # fmt: skip
     made.sign_in()
     publish()
     return made

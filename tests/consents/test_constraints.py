@@ -31,10 +31,11 @@ from consents.models import (
     UploadPart,
     UploadRefusal,
     WaitingHolding,
+    WeeklyCalls,
     WeeklyCount,
 )
 from providers import keysets
-from providers.models import ChannelKey, PolicyRule, Scope
+from providers.models import ChannelKey, DirectoryEntry, PolicyRule, Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -50,6 +51,19 @@ REFUSED: dict[str, list[str]] = {
     "registration_number_is_ten_digits": [
         "UPDATE providers_organization SET registration_number = '123' WHERE id = %(source)s",
         "UPDATE providers_organization SET registration_number = '123-45-678' WHERE id = %(source)s",
+    ],
+    "corporate_number_is_thirteen_digits": [
+        "UPDATE providers_directoryentry SET corporate_number = '110111-123456'"
+    ],
+    "relay_code_is_an_organization_code": ["UPDATE providers_directoryentry SET relay_code = 'short'"],
+    "auth_type_is_known": ["UPDATE providers_directoryentry SET auth_type = '02'"],
+    "three_quiet_times_at_most": ["UPDATE providers_directoryentry SET quiet_times = '{a,b,c,d}'"],
+    "calls_are_told_once_a_kind": [
+        "INSERT INTO consents_weeklycalls (count_id, kind, succeeded, failed, days) SELECT count_id, kind, 0, 0, '[]' FROM consents_weeklycalls"
+    ],
+    "calls_are_not_negative": [
+        "UPDATE consents_weeklycalls SET succeeded = -1",
+        "UPDATE consents_weeklycalls SET failed = -1",
     ],
     "organization_has_names": [
         "UPDATE providers_organization SET name_ko = '' WHERE id = %(source)s",
@@ -591,10 +605,12 @@ def rows(person, me, now) -> dict:
         "reported_at": now,
     }
     Transfer.objects.create(key="t-1", person=person, subscription=live, **flow)
-    WeeklyCount.objects.create(
+    counted = WeeklyCount.objects.create(
         organization=service.organization, week_on="2026-11-22", service=service, source=transfers[0].source,
         consents_new=1, consents_revoked=0, consents_own=1, reported_at=now,
     )  # fmt: skip
+    WeeklyCalls.objects.create(count=counted, kind="1", succeeded=1, failed=0, days=[])
+    DirectoryEntry.objects.create(organization=service.organization)
     Identity.objects.create(person=person, digest="0" * 64, provider="test", verified_at=now)
     WaitingHolding.objects.create(
         digest="0" * 64, service=service, source=transfers[0].source, joined_on="2026-01-01", scopes=["bank.list"], purpose="p",

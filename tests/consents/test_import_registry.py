@@ -9,7 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from providers import register, registry
-from providers.models import Licence, Organization
+from providers.models import DirectoryEntry, Licence, Organization
+from providers.wires.korea_served import SERVED
 
 AT = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
 REAL = Path(registry.__file__).parent / "data" / "registry.csv"
@@ -180,3 +181,68 @@ def test_rows_given_in_code_are_judged_the_same():
     assert (report.created, report.unchanged) == (1, 0)
     assert [(number, column) for number, column, _ in report.refused] == [(3, "org_code")]
     assert [licence.status for licence in report.licences] == ["licensed"]
+
+
+# --- what 지원-002 tells beside name and licence --------------------------------------------------------------------------
+
+FACTS = {
+    "registration_number": "123-45-67890", "corp_regno": "110111-1234567", "address": "서울 어딘가 1", "domain": "API.Test.example",
+    "domain_ip_list": "203.0.113.4 2001:DB8::4", "relay_org_code": "TCRELAY001", "auth_type": "03", "ip_list": "198.51.100.7",
+    "np_time_list": "2330-0330 0400-0630",
+}  # fmt: skip
+
+
+def with_facts(**changed):
+    facts = FACTS | changed
+    return f"{HEADER},{','.join(facts)}", f"{GOOD},{','.join(facts.values())}"
+
+
+def test_the_optional_columns_go_in_and_the_newest_word_counts(file):
+    header, line = with_facts()
+    assert run(file(GOOD)).startswith("1 rows added")
+    before = Organization.objects.get(code="FTTEST0001").changed_at
+    assert run(file(line, header=header)).startswith("1 rows added, 0 already known, 0 refused")
+    entry = DirectoryEntry.objects.get(organization__code="FTTEST0001")
+    assert (entry.corporate_number, entry.domain, entry.relay_code) == (
+        "1101111234567",
+        "api.test.example",
+        "TCRELAY001",
+    )
+    assert (entry.domain_ips, entry.ips) == (["203.0.113.4", "2001:db8::4"], ["198.51.100.7"])
+    assert entry.quiet_times == ["2330-0330", "0400-0630"] and entry.auth_type == "03"
+    assert Organization.objects.get(code="FTTEST0001").changed_at > before
+    assert run(file(line, header=header)).startswith("0 rows added, 1 already known, 0 refused")
+    moved = with_facts(address="부산 어딘가 2", domain="")[1]
+    assert run(file(moved, header=header)).startswith("1 rows added")
+    entry.refresh_from_db()
+    assert (entry.address, entry.domain) == ("부산 어딘가 2", "api.test.example"), (
+        "an empty cell says nothing"
+    )
+    assert run(file(GOOD)).startswith("0 rows added, 1 already known")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("corp_regno", "110111"), ("address", "가" * 201), ("domain", "https://a.example"), ("domain", "a"), ("domain", "-a.example"),
+        ("domain_ip_list", "203.0.113.4;203.0.113.5"), ("domain_ip_list", "203.0.113.400"), ("relay_org_code", "short"), ("auth_type", "02"),
+        ("ip_list", "everywhere"), ("np_time_list", "0000-0500"), ("np_time_list", "0015-0630"), ("np_time_list", "2430-0630"),
+        ("np_time_list", "0000-0200 0300-0500 0600-0700 0800-0900"),
+    ],
+)  # fmt: skip
+def test_a_fact_that_cannot_be_is_refused_by_its_column(file, column, value):
+    header, line = with_facts(**{column: value})
+    path = file(line, header=header)
+    assert "1 refused" in run(path)
+    assert [name for _number, name, _reason in refused(path)] == [column]
+    assert not DirectoryEntry.objects.exists()
+
+
+def test_what_the_register_takes_the_table_of_the_api_takes():
+    """One field is as long here as there."""
+    table = SERVED["지원-002"].answer["org_list"].rows
+    for name, column in register.FACTS.items():
+        field, model = table[name], DirectoryEntry._meta.get_field(column)
+        length = field.rows[name.removesuffix("_list")].length if field.rows else field.length
+        assert getattr(model, "base_field", model).max_length == length, name
+    assert tuple(DirectoryEntry.AuthType.values) == table["auth_type"].values

@@ -22,6 +22,9 @@ class Command(BaseCommand):
 
 The file is UTF-8, with or without a byte order mark. Its first row is
   {",".join(register.COLUMNS)}
+and may go on with any of
+  {",".join(register.OPTIONAL)}
+(lists separated by spaces: 203.0.113.4 203.0.113.5; np_time_list: 0000-0600 2330-0000; auth_type: 01, 03)
 sector: {", ".join(Sector.values)}
 role: {", ".join(register.ROLES)}; dates: 2021-01-27 or 20210127.
 A source has no licence: its licence_status, decided_on and effective_on are empty.

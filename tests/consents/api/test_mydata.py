@@ -3,16 +3,17 @@
 import copy
 import datetime
 import json
+from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
 from django.test import Client
 from django.utils import timezone
 
-from consents import counts
+from consents import counts, oauth
 from consents.models import Case, WeeklyCount
-from providers import registry
-from providers.models import Organization, Service
+from providers import datafiles, registry
+from providers.models import DirectoryEntry, Organization, Service
 from providers.wires.korea_fields import KOREA, problem
 from providers.wires.korea_served import SERVED
 from tests import factories
@@ -298,6 +299,38 @@ def test_the_register_whole_page_by_page(parties):
     assert by_code[SOURCE]["org_type"] == "01" and by_code[SOURCE]["is_rcv_org"] is False
 
 
+def test_every_field_of_the_table_is_served(parties):
+    """Of an organization of which all is known; of services too. What no row ever says would be a field for show."""
+    operator, source = parties
+    Organization.objects.filter(pk=source.pk).update(registration_number="1234567891", sector="bank")
+    DirectoryEntry.objects.create(
+        organization=source, corporate_number="1101111234567", address="서울 어딘가 1", domain="api.bank.example", domain_ips=["203.0.113.4"],
+        relay_code="TCRELAY001", auth_type="03", ips=["198.51.100.7", "2001:db8::7"], quiet_times=["0000-0600"],
+    )  # fmt: skip
+    Service.objects.update(app_schemes=["op://", "op-two://"])
+    caller = of(operator)
+    rows = {row["org_code"]: row for row in everything("지원-002", caller)}
+    assert set(rows[SOURCE]) == set(SERVED["지원-002"].answer["org_list"].rows)
+    assert (
+        rows[SOURCE]["org_type"] == "02"
+        and rows[SOURCE]["ip_cnt"] == 2
+        and rows[SOURCE]["np_time_list"] == [{"np_time": "0000-0600"}]
+    )
+    ((service,),) = [row["service_list"] for row in everything("지원-003", caller)]
+    told = SERVED["지원-003"].answer["org_list"].rows["service_list"].rows
+    assert set(told) - set(service) == {"client_secret"}, "which we keep as a hash"
+    assert service["app_scheme_list"] == [{"app_scheme": "op://"}, {"app_scheme": "op-two://"}]
+
+
+def test_the_invented_organizations_tell_all_of_it(db):
+    datafiles.load_policy(), datafiles.load_scopes(), datafiles.load_fictional(at=timezone.now())
+    rows = everything("지원-002", of(Organization.objects.get(code="FTDURU9001")), limit=500)
+    told = {name for row in rows for name in row}
+    assert told == set(SERVED["지원-002"].answer["org_list"].rows)
+    codes = {row["org_code"] for row in rows}
+    assert {row["relay_org_code"] for row in rows if "relay_org_code" in row} <= codes
+
+
 def test_only_what_has_changed_since(parties):
     operator, source = parties
     old = timezone.now() - datetime.timedelta(days=30)
@@ -379,6 +412,61 @@ def test_a_week_lands_where_weekly_counts_do(parties):
         assert (count.consents_new, count.consents_revoked, count.consents_own) == (7, 0, 3)
     assert {count.organization for count in WeeklyCount.objects.all()} == {operator, source}
     assert Case.objects.filter(kind="counts").count() == 2, "the log says 0"
+
+
+def test_how_calls_fared_is_kept_and_shown_where_the_week_is(parties, person):
+    """The numbers of 지원-004 and 005 about calls: all of them for the regulator's token, their sums on the page."""
+    regulator = factories.MemberFactory(role="regulator", organization=None).person
+    sent = copy.deepcopy(SAMPLES["지원-004"])
+    slow = sent["stat_date_list"][0]["org_list"][0]["api_type_list"][0]["tm_slot_list"][0]
+    slow |= {"rsp_avg": 500, "fail_api_cnt": 41}
+    for kind in ("1", "2"):
+        assert call("지원-004", sent | {"type": kind}).status_code == 200
+    assert call("지원-005", SAMPLES["지원-005"]).status_code == 200
+    one, other = WeeklyCount.objects.order_by("pk")
+    assert [calls.kind for calls in one.calls.all()] == ["1", "2"] and other.calls.get().people is None
+    calls = one.calls.first()
+    assert (calls.succeeded, calls.failed, calls.people, calls.askers) == (63, 47, 10, 4)
+    assert calls.mean == Decimal("234.091")  # 50 calls of 500 and 60 of 12.5
+    assert calls.days[0] == {
+        "date": sent["stat_date_list"][0]["stat_date"],
+        "types": sent["stat_date_list"][0]["org_list"][0]["api_type_list"],
+    }
+    assert len(calls.days) == 7
+
+    reader = Caller(
+        token(
+            oauth.create_app_client(name="감독", redirect_uris=["https://r.example/"]),
+            regulator,
+            ["oversight:read"],
+        )
+    )
+    [_newest, listed] = reader.get("oversight/weekly-counts").json()["results"]
+    assert listed["calls"][0] == {
+        "kind": "1",
+        "succeeded": 63,
+        "failed": 47,
+        "mean": "234.091",
+        "people": 10,
+        "askers": 4,
+    }
+    assert (listed["organization"], listed["source"], listed["consent_own"]) == (OPERATOR, SOURCE, 3)
+    assert reader.get(f"oversight/weekly-counts/{listed['id']}").json()["calls"][0]["days"] == calls.days
+    assert of(parties[0]).get("oversight/weekly-counts").status_code == 403
+
+    browser = Client()
+    browser.force_login(regulator)
+    factories.prove(browser, regulator)
+    page = browser.get("/oversight/reconciliation/counts/").content.decode()
+    assert "정기적 전송: 성공 63, 실패 47, 평균 234.091" in page and "비정기적 전송" in page
+    assert "성공 63, 실패 7, 평균 12.500" in page
+
+    again = copy.deepcopy(SAMPLES["지원-004"])
+    for day in again["stat_date_list"]:
+        del day["org_list"][0]["api_type_list"], day["org_list"][0]["api_type_cnt"]
+    assert call("지원-004", again).status_code == 200
+    first, second = one.calls.all()
+    assert (first.succeeded, first.mean, first.days) == (0, None, []) and second.succeeded == 63
 
 
 def test_the_same_week_again_replaces_it(parties):
