@@ -22,6 +22,7 @@ from consents.views import (
     person,
     public,
     start,
+    tools,
     uploads,
     verify,
 )
@@ -79,6 +80,8 @@ urlpatterns = [
     path("oversight/entries/<uuid:event_id>/", oversight.entry, name="entry"),
     path("oversight/entries/<uuid:event_id>/reveal/", oversight.reveal, name="reveal"),
     path("oversight/entries/<uuid:event_id>/proof/", integrity.oversight_proof, name="oversight_proof"),
+    path("oversight/apps/", tools.oversight_apps, name="oversight_apps"),
+    path("oversight/apps/<slug:client_id>/retire/", tools.retire_oversight_app, name="retire_oversight_app"),
     path("oversight/overdue/", oversight.overdue, name="overdue"),
     path("oversight/reconciliation/", cases.reconciliation, name="reconciliation"),
     path("oversight/reconciliation/counts/", cases.reconciliation_counts, name="reconciliation_counts"),

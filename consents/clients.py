@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable
 from allauth.idp.oidc.models import Client
 from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
-from django.db.models import Model, Q
+from django.db.models import Model, Q, QuerySet
 
-from consents import ledger, oauth
+from consents import ledger, locks, oauth
 from consents.actors import Actor
 from consents.ledger import Fact
 from consents.ledger.entries import SEOUL
@@ -238,6 +238,49 @@ def retire(link: ApiClient, *, by: Actor, at: datetime.datetime) -> None:
         link.retired_at = at
         link.save(update_fields=["retired_at"])
         _log("key.retired", [link.client_id], link.organization, by=by, at=at)
+
+
+# --- the regulator's applications ----------------------------------------------------------------------------------------
+
+OVERSIGHT = ("oversight:read", "openid")
+
+
+def oversight_apps() -> QuerySet[Client]:
+    """Those that read the record for a regulator who lets them in; they belong to no organization. Newest first."""
+    own = Client.objects.filter(organization_link__isnull=True, scopes__contains=OVERSIGHT[0])
+    return own.order_by("-created_at", "pk")
+
+
+def make_oversight_app(
+    name: str, redirect_uris: Collection[str], *, by: Actor, at: datetime.datetime
+) -> Client:
+    """A public client for authorization code + PKCE. Raises AlreadyThere where there are MOST_APPS, SameName."""
+    with transaction.atomic():
+        _one_registration_at_a_time()
+        known = set(oversight_apps().values_list("name", flat=True))
+        if name in known:
+            raise SameName(name)
+        if len(known) >= MOST_APPS:
+            raise AlreadyThere(name)
+        app = oauth.create_app_client(name=name, redirect_uris=redirect_uris, scopes=OVERSIGHT, by=by, at=at)
+        ledger.append([_oversight_key("key.added", app)], by=by, at=at)
+    return app
+
+
+def retire_oversight_app(app: Client, *, by: Actor, at: datetime.datetime) -> None:
+    """The end of it and of its tokens."""
+    with transaction.atomic():
+        ledger.append([_oversight_key("key.retired", app)], by=by, at=at)
+        app.delete()
+
+
+def _one_registration_at_a_time() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [locks.OVERSIGHT_APPS])
+
+
+def _oversight_key(typ: str, app: Client) -> Fact:
+    return Fact(typ, fields={"kid": f"oversight {app.pk}"})
 
 
 # --- public keys ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ LEDGER_ORDER = 7301  # held while entries are given their places
 SEQUENCER, MONITOR = 7302, 7304  # one run at a time
 GYM_CLAIM = 7305
 UPLOADS = 7306
+OVERSIGHT_APPS = 7307
 DELIVERY_CLAIM, READ_BACK, DISCOVERY = 0x6A71, 0x6A72, 0x6A73
 
 

@@ -20,6 +20,8 @@ from . import partners
 BUSY = "FTDURU9001"  # the first admin's organization
 OWNER = "haneul@portal.example"
 APP = "두루 지갑"
+REGULATOR = "regulator@portal.example"
+TOOL = "점검 도구"
 
 
 def settle(*, now: datetime.datetime) -> None:
@@ -33,9 +35,18 @@ def settle(*, now: datetime.datetime) -> None:
     app = clients.make_app(
         organization, name=APP, scopes=["me", "openid"], redirect_uris=["https://wallet.durumi.example/back"], by=by, at=at
     )  # fmt: skip
+    _regulators(at=at)
     person = Person.objects.filter(email=OWNER).first()
     if person:
         _let_in(app, person, at=now - datetime.timedelta(hours=1))
+
+
+def _regulators(*, at: datetime.datetime) -> None:
+    """What the regulator shows at /oversight/apps/."""
+    regulator = Person.objects.filter(email=REGULATOR).first()
+    if regulator:
+        by = Actor.regulator(regulator)
+        clients.make_oversight_app(TOOL, ["https://oversight.example/back"], by=by, at=at)
 
 
 def _exchange(organization: Organization, *, by: Actor, at: datetime.datetime) -> None:

@@ -118,6 +118,18 @@ class NewAppForm(ClientForm):
     field_order = ("name",)
 
 
+class OversightAppForm(NewAppForm):
+    """The regulator's own: it reads the record, and nothing else."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, kind=ApiClient.Kind.APP, **kwargs)
+        del self.fields["scopes"]
+        self.fields["name"].help_text = _("감독자가 권한을 줄 때 보는 이름이에요.")
+        self.fields["redirect_uris"].help_text = _(
+            "한 줄에 하나씩, 글자 그대로 견줘요. 권한을 준 감독자가 이 주소로 돌아가요."
+        )
+
+
 class ChangeForm(ClientForm):
     """`method` and `dpop` are for who wants more than a secret and a bearer token (FAPI 2.0)."""
 

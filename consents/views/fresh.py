@@ -38,7 +38,8 @@ def fresh_sign_in(view):
 
 def _page_of(path: str) -> str:
     """The page that a button under this address stands on."""
-    return reverse("desk_api") if path.startswith(reverse("desk_api")) else reverse("desk_channel")
+    pages = (reverse(name) for name in ("desk_api", "oversight_apps"))
+    return next((page for page in pages if path.startswith(page)), reverse("desk_channel"))
 
 
 def is_fresh(request) -> bool:

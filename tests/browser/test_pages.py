@@ -172,6 +172,7 @@ PAGES: dict[str, tuple[str | None, str | Address, int]] = {
     "reconciliation": (REGULATOR, "/oversight/reconciliation/", 200),
     "reconciliation, one case": (REGULATOR, any_case, 200),
     "weekly counts": (REGULATOR, "/oversight/reconciliation/counts/", 200),
+    "regulator's applications": (REGULATOR, "/oversight/apps/", 200),
     "integrity": (REGULATOR, "/oversight/integrity/", 200),
     "integrity, no such size": (REGULATOR, "/oversight/integrity/consistency/?old=1&new=1", 400),
     "desk": (DESK, "/desk/", 200),

@@ -20,7 +20,19 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from consents import access, cases, channels, counting, gym, lifecycle, oauth, requests, speedbump, uploads
+from consents import (
+    access,
+    cases,
+    channels,
+    clients,
+    counting,
+    gym,
+    lifecycle,
+    oauth,
+    requests,
+    speedbump,
+    uploads,
+)
 from consents.actors import Actor
 from consents.api import examples
 from consents.ledger import cosigning
@@ -111,6 +123,7 @@ class Side:
     case: Any  # about the person, at the operator
     counted: Any  # by which the operator has asked for the person's number
     upload: Any  # of the operator, of which nothing is here yet
+    tool: Any  # an application of the regulator's
     app: Any  # an application that the person has let in
     link: Any  # the operator's OAuth2 client, and the name of its secret
     secret: Any
@@ -172,6 +185,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "desk/cases/<uuid:pk>": lambda side: side.case.pk,
     "desk/channel/<uuid:pk>/rotate/": lambda side: side.change.channel_id,
     "desk/channel/<uuid:pk>": lambda side: side.change.pk,
+    "oversight/apps/<slug:client_id>": lambda side: side.tool.pk,
     "me/apps/<slug:client_id>": lambda side: side.app.pk,
     "desk/api/clients/<slug:client_id>": lambda side: side.link.client_id,
     "desk/api/secrets/<slug:name>": lambda side: side.secret,
@@ -253,7 +267,7 @@ def side(app) -> Side:
     wallet = oauth.create_app_client(name="지갑", redirect_uris=["https://wallet.example/back"])
     token(wallet, person, ["me"])
     made = Side(
-        app=wallet, link=operator.api_client, secret=operator.api_client.secrets.get().name,
+        tool=clients.make_oversight_app(f"tool {name}", [BACK], by=SYSTEM, at=at), app=wallet, link=operator.api_client, secret=operator.api_client.secrets.get().name,
         granted=granted, code=code,
         case=case, person=person, service=service, fresh=fresh, live=live, ended=ended,
         consent=live.consents.filter(kind="transfer").first(), paused=paused, withdrawn=withdrawn,
@@ -379,6 +393,8 @@ FORMS: dict[str, Form] = {
     "withdraw_channel": Form(lambda side: {}, button=True),
     "rotate_channel_key": Form(lambda side: {"kid": side.change.channel.keys.get(kind="hmac").kid}),
     "start_gym": Form(lambda side: {}, button=True),
+    "oversight_apps": Form(lambda side: {"name": "도구", "redirect_uris": "https://a.example/"}),
+    "retire_oversight_app": Form(lambda side: {}, button=True),
     "new_api_client": Form(lambda side: {"scopes": ["deliveries:ack"], "days": "90"}),
     "new_api_app": Form(lambda side: {"name": "앱", "scopes": ["me"], "redirect_uris": "https://a.example/"}),
     "change_api_client": Form(lambda side: {"scopes": ["deliveries:ack"], "method": "secret"}),

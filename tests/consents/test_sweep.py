@@ -90,7 +90,13 @@ def wrong_values(name: str, honest: dict):
 
 
 # Fields whose every value of a sensible length is right.
-ANY_TEXT = {("account", "name"), ("reveal", "case"), ("reveal", "reason"), ("new_api_app", "name")}
+ANY_TEXT = {
+    ("account", "name"),
+    ("reveal", "case"),
+    ("reveal", "reason"),
+    ("new_api_app", "name"),
+    ("oversight_apps", "name"),
+}
 # Plain checkboxes: Django takes whatever is sent for a tick, and that is all they can say.
 TICKS = {"erase", "reviewed"}
 
