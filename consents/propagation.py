@@ -22,7 +22,7 @@ from consents.models import Claimed, Delivery
 from consents.parties import RANK, Duty, duties, needed
 from consents.recording import record, record_all
 from consents.retries import RETRY_AFTER
-from consents.sending import SHARE, Sender
+from consents.sending import MOST_AT_ONCE, SHARE, Sender
 from consents.steps import deadline
 from providers import policy
 from providers.models import Organization
@@ -182,8 +182,8 @@ WITH RECURSIVE waiting AS (
         SELECT 1 FROM consents_outgoing e
         WHERE e.subscription_id = o.subscription_id AND e.organization_id = o.organization_id
           AND e.delivery_id < o.delivery_id AND e.in_order)
-    ORDER BY o.next_at, o.delivery_id LIMIT GREATEST(LEAST(a.places, %(load)s / a.weight), 0)
-  ) o) p WHERE load <= %(load)s
+    ORDER BY o.next_at, o.delivery_id LIMIT GREATEST(LEAST(a.places, %(load)s / a.weight, %(most)s), 0)
+  ) o) p WHERE load <= %(load)s ORDER BY load LIMIT %(most)s
 ), held AS MATERIALIZED (
   SELECT o.delivery_id, o.organization_id FROM consents_outgoing o
   WHERE o.delivery_id = ANY (ARRAY(SELECT delivery_id FROM picked)) AND o.next_at <= %(at)s
@@ -220,7 +220,7 @@ _CLAIM_PATIENCE = "SET LOCAL lock_timeout = '4s'; SET LOCAL idle_in_transaction_
 
 def claim(*, at: datetime.datetime, limit: int, only: int | None = None) -> list[Claimed]:
     """Lease due rows to this worker, oldest first: up to `limit` of those that travel alone, SHARE times as many of those that
-    travel together. In order per subscription and party, and never more of one organization than may be under way there at
+    travel together, MOST_AT_ONCE in all. In order per subscription and party, and never more of one organization than may be under way there at
     once, whichever worker has them. `only` is the key of the one that is wanted."""
     on = at.date()
     bounds: dict[str, Any] = {
@@ -228,6 +228,7 @@ def claim(*, at: datetime.datetime, limit: int, only: int | None = None) -> list
         "until": at + datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=on)),
         "load": limit * SHARE,
         "share": SHARE,
+        "most": MOST_AT_ONCE,
         "only": only,
         "each": policy.number("IN_FLIGHT_PER_CHANNEL", on=on),
         "longest": datetime.timedelta(minutes=policy.number("BREAKER_LONGEST_MINUTES", on=on)),

@@ -26,9 +26,11 @@ log = structlog.get_logger(__name__)
 
 SLOW = 1.0  # seconds
 TOGETHER = 0.04  # seconds in which answers are gathered before they are recorded
-MOST_AT_ONCE = 1_000  # of them, because rows are locked while they are recorded
+MOST_AT_ONCE = (
+    1_000  # messages that are claimed, or recorded, in one transaction: others want their share of both
+)
 MOST_BYTES = 512_000  # of messages in one request: servers rarely take more than a megabyte
-SHARE = 8  # messages that travel together weigh as much as one that travels alone
+SHARE = 32  # messages that travel together weigh as much as one that travels alone: they share their requests
 NO_ROUTE = "by_hand"  # the organization has no channel that we carry
 
 

@@ -1057,12 +1057,17 @@ def test_who_takes_many_at_once_has_so_many_more_places(service, channels, now):
     assert per.pop(service.organization_id) == 5 * each and set(per.values()) == {each}
 
 
-def test_many_that_travel_together_weigh_as_much_as_one_that_travels_alone(service, channels, now):
+def test_many_that_travel_together_weigh_as_much_as_one_that_travels_alone(
+    service, channels, monkeypatch, now
+):
+    monkeypatch.setattr(propagation, "SHARE", 8)
     Channel.objects.filter(organization=service.organization).update(details={"together": "100"})
     joined_by(20, service, now)
     alone = Delivery.objects.exclude(organization=service.organization)
     alone.update(state="sent", sent_at=now, next_at=None)
     assert len(propagation.claim(at=now, limit=2)) == 16
+    monkeypatch.setattr(propagation, "MOST_AT_ONCE", 3)
+    assert len(propagation.claim(at=now, limit=50)) == 3
 
 
 @pytest.mark.parametrize("given", ["0", "x", "1e3", "99999999999999999999", "-3", "007"])
