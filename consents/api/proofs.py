@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.response import Response
 
 from consents import access
-from consents.api import documents, shapes
+from consents.api import documents, problems, shapes
 from consents.api.person import PersonDoor
 from consents.api.problems import Problem
 from consents.queries import proofs
@@ -43,7 +43,7 @@ class Receipt(PersonDoor):
 class Proof(PersonDoor):
     @extend_schema(
         operation_id="me_entry_proof", summary=_("기록 하나가 기록부에 있다는 증명"), tags=["person"],
-        responses={(200, "text/plain"): OpenApiTypes.STR},
+        responses={(200, "text/plain"): OpenApiTypes.STR, 409: problems.described("not-yet"), 503: problems.described("log-unreadable")},
     )  # fmt: skip
     def get(self, request, event_id):
         """A `.tlog-proof` (C2SP) with the fact's disclosures and salts: whoever has it can read and show them. 409

@@ -1,4 +1,5 @@
-"""Signs everybody in: prints, as JSON, for each consumer of the demo a session and a token of an application of theirs.
+"""Signs everybody in: prints, as JSON, for each consumer of the demo a session and a token of an application of theirs;
+with `regulator` for each regulator.
 
 Run as a program in the environment of a portal, because sessions and tokens are made by Django there.
 """
@@ -7,6 +8,7 @@ import datetime
 import json
 import os
 import secrets
+import sys
 
 import django
 
@@ -21,9 +23,14 @@ if __name__ == "__main__":
     from consents import oauth
     from consents.models import Person
 
+    role, scope = (sys.argv[1], "oversight:read") if len(sys.argv) > 1 else (None, "me")
     app = oauth.create_app_client(name="내 앱", redirect_uris=["https://my.example/back"])
     visitors = []
-    for person in Person.objects.filter(member=None).order_by("email"):
+    for person in (
+        Person.objects.filter(member__role=role)
+        if role
+        else Person.objects.filter(member=None).order_by("email")
+    ):
         session = SessionStore()
         session[SESSION_KEY] = str(person.pk)
         session[BACKEND_SESSION_KEY] = "allauth.account.auth_backends.AuthenticationBackend"
@@ -37,7 +44,7 @@ if __name__ == "__main__":
             expires_at=timezone.now() + datetime.timedelta(hours=1),
         )
         token.set_value(value)
-        token.set_scopes(["me"])
+        token.set_scopes([scope])
         token.save()
         visitors.append(
             {

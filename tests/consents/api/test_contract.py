@@ -150,3 +150,9 @@ def test_what_will_go_away_says_so_in_every_answer():
 def test_nothing_goes_away_yet(document):
     assert not [path for _, path, operation in operations(document) if operation.get("deprecated")]
     assert "Deprecation" not in Client().get("/api/v1/scopes")
+
+
+def test_what_a_proof_is_refused_with_is_told(document):
+    """Found by a stranger who asked for the proof of a fact that was just written."""
+    told = document["paths"]["/api/v1/me/entries/{event_id}/proof"]["get"]["responses"]
+    assert {"200", "404", "409", "503"} <= set(told)
