@@ -57,18 +57,25 @@ def _count(day: datetime.datetime, *, at: datetime.datetime) -> None:
 
 
 def _calls(week_on: datetime.date, n: int, consents: int) -> counts.Calls:
-    """Regular calls of a week, at night: each consent once a day, a few that failed, answered in 120 to 480 ms."""
-    failed, mean = (n + week_on.day) % 3, 120 + (n * 37 + week_on.day) % 360
-    slot = {"tm_slot": "03", "rsp_avg": mean, "rsp_total": mean * (consents + failed), "rsp_stdev": mean // 9}
-    slot |= {"success_api_cnt": consents, "fail_api_cnt": failed}
+    """Regular calls of a week, at night: each consent three times a day, one that failed, answered in 120 to 480 ms."""
+    mean, sent = 120 + (n * 37 + week_on.day) % 360, 3 * consents
+    failures = [1 if day == n else 0 for day in range(7)]
+    slots = [
+        {
+            "tm_slot": "03", "rsp_avg": mean, "rsp_total": mean * sent, "rsp_stdev": mean // 9,
+            "success_api_cnt": max(sent - failed, 0), "fail_api_cnt": min(sent, failed),
+        }
+        for failed in failures
+    ]  # fmt: skip
     days = [
         {
             "date": f"{week_on + datetime.timedelta(days=day):%Y%m%d}",
             "types": [{"api_type": "BA01", "tm_slot_list": [slot]}],
         }
-        for day in range(7)
+        for day, slot in enumerate(slots)
     ]
-    return counts.Calls("1", 7 * consents, 7 * failed, Decimal(mean) if consents + failed else None, days)
+    succeeded = sum(slot["success_api_cnt"] for slot in slots)
+    return counts.Calls("1", succeeded, 7 * sent - succeeded, Decimal(mean) if sent else None, days)
 
 
 def _of(consent: Consent, odd: set[str], *, at: datetime.datetime) -> list[transfers.Row]:
