@@ -62,7 +62,8 @@ class WordsMiddleware:
 
     def __call__(self, request):
         response = self.get_response(request)
-        if response.status_code == 413 and not request.path.startswith("/api/"):
+        is_page = response.headers.get("Content-Type", "").startswith("text/html")
+        if response.status_code == 413 and is_page:  # a machine has its own words
             return _too_large(request)
         if response.status_code != 405 or response.content or request.method == "HEAD":
             return response
