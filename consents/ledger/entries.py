@@ -226,7 +226,5 @@ def seal(
     }
     digests = {name: digest(disclosure) for name, disclosure in disclosures.items()}
     event_id = uuid.UUID(bytes=noise[:16], version=4)
-    entry = encode(
-        typ=typ, day=_day(at), event_id=event_id, digests=list(digests.values())
-    )
+    entry = encode(typ=typ, day=_day(at), event_id=event_id, digests=list(digests.values()))
     return Sealed(event_id, typ, entry, leaf_hash(entry), disclosures, digests)
