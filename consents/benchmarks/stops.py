@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import copy
 import datetime
+import gc
 import multiprocessing
 import subprocess
 import sys
@@ -286,6 +287,8 @@ def _sent(count: int) -> float:
 
 
 def _send(gate) -> None:
+    gc.collect()
+    gc.freeze()  # as each process of the portal's worker does
     connection.ensure_connection()
     gate.wait()
     while propagation.deliver_due(now=timezone.now, seconds=60):
