@@ -18,6 +18,7 @@ linter = MigrationLinter(
         "0005_clients",  # clients of organizations are some hundreds, and secrets move once
         "0016_request_codes",  # consent requests live ten minutes: their table is small, and nothing has a code yet
         "0018_cache",  # makes a new table
+        "0021_rules_row_by_row",  # as the next one
         "0019_own_rows",  # policies are marks in the catalogue: a lock of an instant on each table, no row is looked at
         # new tables, and leases moved out of deliveries: a lease lasts 45 seconds, and workers of before it are stopped first
         "0017_queue",
