@@ -74,7 +74,7 @@ def _calls(week_on: datetime.date, n: int, consents: int) -> counts.Calls:
         }
         for day, slot in enumerate(slots)
     ]
-    succeeded = sum(slot["success_api_cnt"] for slot in slots)
+    succeeded = sum(max(sent - failed, 0) for failed in failures)
     return counts.Calls("1", succeeded, 7 * sent - succeeded, Decimal(mean) if sent else None, days)
 
 
