@@ -191,12 +191,12 @@ WITH RECURSIVE waiting AS (
 ), over AS MATERIALIZED (
   SELECT delivery_id FROM consents_lease WHERE until < %(at)s FOR UPDATE SKIP LOCKED
 ), again AS (
-  UPDATE consents_lease l SET token = gen_random_uuid(), until = %(until)s, tries = l.tries + 1
+  UPDATE consents_lease l SET token = %(token)s, until = %(until)s, tries = l.tries + 1
   FROM over JOIN held USING (delivery_id) WHERE l.delivery_id = over.delivery_id
   RETURNING l.delivery_id, l.token, l.tries
 ), fresh AS (
   INSERT INTO consents_lease (delivery_id, organization_id, token, until, tries)
-  SELECT delivery_id, organization_id, gen_random_uuid(), %(until)s, 1 FROM held
+  SELECT delivery_id, organization_id, %(token)s, %(until)s, 1 FROM held
   WHERE delivery_id NOT IN (SELECT delivery_id FROM consents_lease)
   RETURNING delivery_id, token, tries
 ), forgotten AS (
@@ -229,6 +229,7 @@ def claim(*, at: datetime.datetime, limit: int, only: int | None = None) -> list
         "load": limit * SHARE,
         "share": SHARE,
         "most": MOST_AT_ONCE,
+        "token": uuid.uuid4(),
         "only": only,
         "each": policy.number("IN_FLIGHT_PER_CHANNEL", on=on),
         "longest": datetime.timedelta(minutes=policy.number("BREAKER_LONGEST_MINUTES", on=on)),

@@ -57,7 +57,7 @@ class Sender:
     _arrived: queue.SimpleQueue = field(default_factory=queue.SimpleQueue, init=False)
     _ready: threading.Event = field(default_factory=threading.Event, init=False)
     _broken: Exception | None = field(default=None, init=False)
-    _begun: dict[str, tuple[float, int]] = field(default_factory=dict, init=False)
+    _begun: dict[tuple[int, str], tuple[float, int]] = field(default_factory=dict, init=False)
     _gathered: dict[uuid.UUID, deque[Parcel]] = field(default_factory=lambda: defaultdict(deque), init=False)
     _carriers: dict[uuid.UUID, int] = field(default_factory=lambda: defaultdict(int), init=False)
     _tasks: set[asyncio.Task] = field(default_factory=set, init=False)
@@ -98,7 +98,7 @@ class Sender:
         for delivery in deliveries:
             route = routes.get(delivery.organization_id)
             weight = 1 if route and route.together > 1 else SHARE
-            self._begun[delivery.lease_token] = begun, weight
+            self._begun[delivery.pk, delivery.lease_token] = begun, weight
             self._load += weight
             if route:
                 reached.append((delivery, route, letters[delivery.pk]))
@@ -142,7 +142,7 @@ class Sender:
         if not found and self._broken:
             raise self._broken  # what was under way is claimed again when its lease has run out
         for attempt in found:
-            _, weight = self._begun.pop(attempt.delivery.lease_token)
+            _, weight = self._begun.pop((attempt.delivery.pk, attempt.delivery.lease_token))
             self._load -= weight
         return found
 

@@ -54,6 +54,7 @@ def claim(*, count: int, rounds: int, leaves: int, say) -> Result:
     count = min(count, 20_000)
     with scratch.folders(), scratch.database():
         template = prepare(say)
+        settle()
         pairs = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: {count:,} rows")
@@ -286,9 +287,14 @@ def _sent(count: int) -> float:
     return done / seconds
 
 
-def _send(gate) -> None:
+def settle() -> None:
+    """As each process of the portal's worker does."""
     gc.collect()
-    gc.freeze()  # as each process of the portal's worker does
+    gc.freeze()
+
+
+def _send(gate) -> None:
+    settle()
     connection.ensure_connection()
     gate.wait()
     while propagation.deliver_due(now=timezone.now, seconds=60):

@@ -41,6 +41,7 @@ from providers.wires import (
 
 DETAILS = {"together": "how many messages one request may carry: 1 (where nothing is given) to 100"}
 MOST_TOGETHER = 100
+_NUMBERS = {str(number) for number in range(1, MOST_TOGETHER + 1)}
 _ABOUT_CONTENT = {400, 413, 422}  # other refusals are about the address or us: they hold for each message
 # Their words for a consent → what that says about a stop. A pause is no end: it can be taken back.
 STATES = {
@@ -77,42 +78,41 @@ async def send_together(
     """Offer several messages in one request, under an id of its own; what came of each, by `jti`.
 
     A request whose content is refused whole says nothing about any one of them: its halves are offered, until it is known
-    which it was, unless `divide` is False. All of that takes two or three times `total` seconds at most; what is left then
-    is to be tried again."""
-    until = asyncio.get_running_loop().time() + 2 * total if divide else None
-    return await _divided(session, messages, endpoint, now, total, until)
+    which it was, unless `divide` is False. All of that takes `total` seconds at most, as one request does; what is left
+    then is to be tried again."""
+    until = asyncio.get_running_loop().time() + total
+    return await _offered(session, messages, endpoint, now, until, divide)
 
 
-async def _divided(
+async def _offered(
     session: outbound.Session,
     messages: Sequence[Message],
     endpoint: Endpoint,
     now: int,
-    total: float,
-    until: float | None,
+    until: float,
+    divide: bool,
 ) -> dict[str, Outcome]:
+    left = until - asyncio.get_running_loop().time()
+    ids = [message.jti for message in messages]
+    if left <= 0:
+        return dict.fromkeys(ids, Outcome(RETRY, detail="no time left to divide"))
     if len(messages) == 1:
-        one = await send(session, message=messages[0], endpoint=endpoint, now=now, total=total)
-        return {messages[0].jti: one}
+        return {ids[0]: await send(session, message=messages[0], endpoint=endpoint, now=now, total=left)}
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     whole = b'{"type":"batch","timestamp":"%s","data":{"messages":[%s]}}'
     body = whole % (moment.encode(), b",".join(message.body for message in messages))
-    outcome, answer = await _attempt(session, Message(str(uuid7()), body), endpoint, now, total)
-    if until is None or outcome.verdict != REFUSED or outcome.status not in _ABOUT_CONTENT:
-        return _each(outcome, answer, [message.jti for message in messages])
-    if asyncio.get_running_loop().time() > until:
-        return dict.fromkeys((message.jti for message in messages), replace(outcome, verdict=RETRY))
+    outcome, answer = await _attempt(session, Message(str(uuid7()), body), endpoint, now, left)
+    if not divide or outcome.verdict != REFUSED or outcome.status not in _ABOUT_CONTENT:
+        return _each(outcome, answer, ids)
     half = len(messages) // 2
-    found: dict[str, Outcome] = {}
-    for some in (messages[:half], messages[half:]):
-        found |= await _divided(session, some, endpoint, now, total, until)
-    return found
+    first = await _offered(session, messages[:half], endpoint, now, until, divide)
+    return first | await _offered(session, messages[half:], endpoint, now, until, divide)
 
 
 def together(details: Mapping[str, str]) -> int:
     """How many messages one request may carry there. ValueError where `details` say no such number."""
     given = details.get("together", "1")
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= MOST_TOGETHER):
+    if given not in _NUMBERS:
         raise ValueError(f"together is a number from 1 to {MOST_TOGETHER}")
     return int(given)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -333,12 +334,15 @@ def test_a_server_that_takes_long_to_refuse_is_not_divided_without_end(settings)
         await asyncio.sleep(0.15)
         return web.Response(status=400)
 
-    outcomes, requests = offer(settings, handler, letters(64), total=0.2)
-    assert {outcome.verdict for outcome in outcomes} <= {REFUSED, RETRY} and len(requests) < 10
-    assert RETRY in {outcome.verdict for outcome in outcomes}
+    begun = time.monotonic()
+    outcomes, requests = offer(settings, handler, letters(64), total=0.5)
+    assert time.monotonic() - begun < 2 and len(requests) <= 4, "no longer than one request may take"
+    assert {outcome.verdict for outcome in outcomes} == {RETRY}
 
 
-@pytest.mark.parametrize("given", ["0", "101", "-1", "1.0", "", " 5", "١", "9" * 5_000])
+@pytest.mark.parametrize(
+    "given", ["0", "101", "-1", "1.0", "", " 5", "050", "0000000019999", "١", "9" * 5_000]
+)
 def test_together_is_a_number_from_one_to_a_hundred(given):
     with pytest.raises(ValueError):
         native.together({"together": given})
