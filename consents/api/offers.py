@@ -175,7 +175,8 @@ class OneService(OperatorDoor):
     )  # fmt: skip
     def put(self, request, slug):
         """Here `slug` is the client_id. A new one is registered (201); it can be joined once it has published terms. The names
-        stay as they are from then on, because people have agreed to them."""
+        stay as they are from then on, because people have agreed to them. A name that is another company's or its service's, or
+        looks like it, is 409 `name-is-taken`; a closed service stays as it is: 409 `closed`."""
         given = self.read(Offer)
         if not CLIENT_ID.fullmatch(slug):
             raise Http404
@@ -191,6 +192,10 @@ class OneService(OperatorDoor):
             raise Http404 from error
         except offers.NameIsAgreed as error:
             raise Problem("name-is-agreed") from error
+        except offers.NameIsTaken as error:
+            raise Problem("name-is-taken") from error
+        except offers.Closed as error:
+            raise Problem("closed") from error
         return Response(documents.Service(service).data, 201 if is_new else 200)
 
 
@@ -213,6 +218,8 @@ class PublishTerms(OperatorDoor):
             terms = publishing.publish_version(
                 service, items=asked.pop("items"), given=asked, by=self.actor, at=timezone.now()
             )
+        except offers.Closed as error:
+            raise Problem("closed") from error
         except offers.NotFirst as error:
             raise Problem(
                 "terms-changed", detail=_("first는 첫 약관에만, 그리고 첫 약관에는 first만 써요.")

@@ -20,6 +20,7 @@ from providers.models import Licence, Organization, Scope, Service, Terms, Terms
 from providers.models.organizations import OPEN_STATUSES
 
 PAGE = 20
+NEW_FOR = datetime.timedelta(days=30)  # a service is shown as new
 LEAGUE_DAYS = 365
 LEAGUE_REMEMBERED = 300  # seconds
 
@@ -187,8 +188,11 @@ def purposes() -> list[str]:
 
 
 def find_service(slug: str, *, on: datetime.date) -> Service:
-    """A service with its organization and `operator_status`, the licence on that day. Raises Http404."""
-    return get_object_or_404(_with_operator_status(Service.objects.all(), on=on), slug=slug)
+    """A service with its organization, `operator_status`, the licence on that day, and whether it `is_new` (T11).
+    Raises Http404."""
+    found = get_object_or_404(_with_operator_status(Service.objects.all(), on=on), slug=slug)
+    found.is_new = on < found.opened_on + NEW_FOR
+    return found
 
 
 def is_open(service: Service) -> bool:

@@ -26,6 +26,7 @@ from consents.models import ConsentRequest
 from consents.queries import join as queries
 from consents.queries import public
 from consents.views.replies import accepted
+from providers.models import Service
 
 SEEN_FOR = 60 * 60  # seconds; then the list is shown again
 
@@ -248,7 +249,7 @@ def _request_for(request, service, pk):
 
 def _refused(request, service, refusal):
     """Why it did not work, in words; nothing was changed."""
-    title, text, status = _why(refusal)
+    title, text, status = _why(refusal, service)
     joined = (
         public.own_subscription_url(request.user, service)
         if isinstance(refusal, lifecycle.AlreadyJoined)
@@ -258,8 +259,14 @@ def _refused(request, service, refusal):
     return render(request, "join/refused.html", context, status=status)
 
 
-def _why(refusal):
+def _why(refusal, service):
     match refusal:
+        case lifecycle.NotOpen() | requests.Closed() if service.state == Service.State.CLOSED:
+            return (
+                _("이 서비스는 닫혔어요"),
+                _("아무것도 동의하지 않았어요. 회사가 서비스를 닫아서 이제 가입할 수 없어요."),
+                409,
+            )
         case lifecycle.NotOpen():
             return (
                 _("지금은 새로 가입할 수 없어요"),

@@ -1,6 +1,7 @@
 """What operators offer over the API: services, and terms that are published for good."""
 
 import copy
+import datetime
 
 import pytest
 from django.utils import timezone
@@ -62,6 +63,60 @@ def test_names_that_people_agreed_to_stay(server, bank, unchanged):
     with unchanged():
         renamed = examples.OFFER | {"name_ko": "다른 이름"}
         problem(server.put("services/stepping-stone-01", renamed), 409, "name-is-agreed")
+
+
+@pytest.mark.parametrize(
+    "name", ["Kakao Bank", "KAKAO-BANK", "Ka kao\u0301 Bank", "KakaoBank.", "Kaka0 Bank", "카카오 뱅크", "\uce74\uce74\uc624\ubc45\ud06c!"]
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["name_ko", "name_en"])
+def test_another_companys_name_is_taken(server, unchanged, part, name):
+    """T11: a name that could be read as another firm's or its service's is refused, in words."""
+    factories.ServiceFactory(name_ko="카카오뱅크", name_en="Kakao Bank", state="paused")
+    with unchanged():
+        told = problem(
+            server.put("services/stepping-stone-01", examples.OFFER | {part: name}), 409, "name-is-taken"
+        )
+    assert "이름" in told["title"]
+
+
+def test_whose_name_may_be_taken(server, operator, unchanged):
+    """Another firm's own name may not; one's own may, and that of a service that is closed."""
+    factories.OrganizationFactory(name_ko="두루미금융", name_en="Durumi Finance")
+    factories.ServiceFactory(name_ko="옛 서비스", name_en="Gone", state="closed")
+    factories.ServiceFactory(organization=operator, name_ko="우리 것", name_en="Ours")
+    with unchanged():
+        problem(
+            server.put("services/stepping-stone-01", examples.OFFER | {"name_en": "Durumi-finance"}),
+            409,
+            "name-is-taken",
+        )
+    for place, name in enumerate(("Gone", "Ours", operator.name_en)):
+        assert (
+            server.put(f"services/stepping-stone-{place}", examples.OFFER | {"name_en": name}).status_code
+            == 201
+        )
+    with unchanged():
+        later = server.put("services/stepping-stone-0", examples.OFFER | {"name_ko": "두루미 금융"})
+        problem(later, 409, "name-is-taken")
+
+
+def test_a_closed_service_stays_as_it_was(server, bank, unchanged):
+    server.put("services/stepping-stone-01", examples.OFFER)
+    server.post("services/stepping-stone-01/terms", examples.VERSION)
+    Service.objects.update(state="closed")
+    with unchanged():
+        changed = examples.OFFER | {"summary_en": "Another line"}
+        problem(server.put("services/stepping-stone-01", changed), 409, "closed")
+        next_one = examples.VERSION | {"change_kind": "typo", "change_reason_ko": "오타"}
+        problem(server.post("services/stepping-stone-01/terms", next_one), 409, "closed")
+
+
+def test_a_service_is_new_for_a_while(server, bank, client):
+    server.put("services/stepping-stone-01", examples.OFFER)
+    server.post("services/stepping-stone-01/terms", examples.VERSION)
+    assert "새로 등록" in client.get("/services/stepping-stone-01/").content.decode()
+    Service.objects.update(opened_on=timezone.localdate() - datetime.timedelta(days=31))
+    assert "새로 등록" not in client.get("/services/stepping-stone-01/").content.decode()
 
 
 def test_somebody_elses_service_does_not_exist(server, bank, unchanged):
