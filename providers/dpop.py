@@ -10,19 +10,23 @@ from urllib.parse import urlsplit
 from joserfc import jws
 from joserfc.errors import JoseError
 
-from providers.signing import BadSignature, compact_parts, json_object, key_for
+from providers.signing import FUTURE_LEEWAY, BadSignature, compact_parts, json_object, key_for
 from providers.vault import derived_key
 
 TYP = "dpop+jwt"
 ALGORITHMS = ("ES256", "PS256", "Ed25519", "EdDSA")  # FAPI 2.0 §5.4; also for the assertions of clients
-WINDOW = 60  # seconds that a proof's `iat` may be away from now, either way
+WINDOW = 60  # seconds that a proof's `iat` may be past; ahead of us FUTURE_LEEWAY, as for everything that is signed
 NONCE_LASTS = 300  # seconds
 PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 LONGEST_ID = 256
 
 
 class BadProof(ValueError):
-    """The proof proves nothing: says why."""
+    """The proof proves nothing: says why, and in one word what its sender has to change."""
+
+    def __init__(self, words: str, fault: str = "unreadable"):
+        super().__init__(words)
+        self.fault = fault
 
 
 class NonceWanted(BadProof):
@@ -58,16 +62,18 @@ def verify(
     if not isinstance(jti, str) or not 0 < len(jti) <= LONGEST_ID:
         raise BadProof("jti is missing or too long")
     if claims.get("htm") != method:
-        raise BadProof("htm is another method")
+        raise BadProof("htm is another method", "method")
     if _bare(claims.get("htu")) not in {_bare(address) for address in addresses}:
-        raise BadProof("htu is another address")
-    if isinstance(issued, bool) or not isinstance(issued, int | float) or abs(now - issued) > WINDOW:
-        raise BadProof("iat is missing or too far from now")
+        raise BadProof("htu is another address", "address")
+    if isinstance(issued, bool) or not isinstance(issued, int | float) or not issued >= now - WINDOW:
+        raise BadProof("iat is missing or too long ago", "old")
+    if issued > now + FUTURE_LEEWAY:
+        raise BadProof("iat is in the future", "ahead")
     if token is not None and not hmac.compare_digest(str(claims.get("ath")).encode(), ath(token).encode()):
-        raise BadProof("ath does not fit the token")
+        raise BadProof("ath does not fit the token", "token")
     nonce = claims.get("nonce")
     if is_ours is not None and not (isinstance(nonce, str) and is_ours(nonce)):
-        raise NonceWanted("a nonce of ours is needed")
+        raise NonceWanted("a nonce of ours is needed", "nonce")
     return Proof(jkt=jkt, jti=jti)
 
 

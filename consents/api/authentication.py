@@ -36,10 +36,10 @@ class TokenAuthentication(authentication.BaseAuthentication):
             .first()
         )
         if token is None or token.client is None or (token.user is not None and not token.user.is_active):
-            raise _refused(bound=scheme.lower() == "dpop")
+            raise _refused("renew" if scheme.lower() == "dpop" else "")
         _check_key(request._request, token, scheme.lower(), value.strip())
         if token.get_resources() and not _is_meant_for(request, token):
-            raise _refused(bound=key_of(token) is not None)
+            raise _refused("renew" if key_of(token) is not None else "")
         if token.user is None:
             link = getattr(token.client, "organization_link", None)
             request.organization = link.organization if link else None
@@ -55,35 +55,35 @@ def dpop_challenge(error: str = "", **told: str) -> str:
     return "DPoP " + ", ".join(f'{name}="{value}"' for name, value in known.items())
 
 
-def _refused(*, bound: bool) -> Problem:
-    """Whoever has a bound token, or came as if, is told of DPoP."""
-    words = dpop_challenge("invalid_token") if bound else f'{REALM}, error="invalid_token"'
-    return Problem("unauthorized", headers={"WWW-Authenticate": words})
+def _refused(fault: str) -> Problem:
+    """Whoever has a bound token, or came as if, is told of DPoP and what to do about it."""
+    words = dpop_challenge("invalid_token") if fault else f'{REALM}, error="invalid_token"'
+    detail = dpop.remedy(fault) if fault else ""
+    return Problem("unauthorized", detail, headers={"WWW-Authenticate": words})
 
 
 def _check_key(request, token: Token, scheme: str, value: str) -> None:
     """A bound token comes under the scheme DPoP with a proof by its own key, any other under Bearer. Raises Problem."""
     bound = key_of(token)
     if (bound is not None) != (scheme == "dpop"):
-        raise _refused(bound=True)
+        raise _refused("unbound" if bound is None else "bearer")
     if bound is None:
         return
     try:
         signer = dpop.signer(request, token=value)
     except dpop.BadProof as error:
-        raise _proof_wanted(
-            "use_dpop_nonce" if isinstance(error, dpop.NonceWanted) else "invalid_dpop_proof"
-        ) from error
+        code = "use_dpop_nonce" if isinstance(error, dpop.NonceWanted) else "invalid_dpop_proof"
+        raise _proof_wanted(code, error.fault) from error
     if signer is None:
-        raise _proof_wanted("invalid_dpop_proof")
+        raise _proof_wanted("invalid_dpop_proof", "missing")
     if not hmac.compare_digest(signer, bound):
-        raise _proof_wanted("invalid_token")
+        raise _proof_wanted("invalid_token", "key")
 
 
-def _proof_wanted(code: str) -> Problem:
+def _proof_wanted(code: str, fault: str) -> Problem:
     """What is wrong with the proof, and a nonce for the next one (RFC 9449 §7.1, §9)."""
     headers = {"WWW-Authenticate": dpop_challenge(code), "DPoP-Nonce": dpop.fresh_nonce()}
-    return Problem("unauthorized", headers=headers)
+    return Problem("unauthorized", dpop.remedy(fault), headers=headers)
 
 
 def _is_meant_for(request, token: Token) -> bool:

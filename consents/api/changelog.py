@@ -47,6 +47,7 @@ CHANGES = (
             _(
                 "인가 요청이 틀렸거나 prompt=none이면 화면 없이 redirect_uri로 돌려보내요. code는 틀린 code_verifier로 내도 끝나요."
             ),
+            _("DPoP 증명의 iat는 10초까지만 앞설 수 있어요. 증명이 틀리면 무엇을 고칠지 detail에 적어요."),
         ),
     ),
     Change(datetime.date(2026, 11, 22), (_("v1을 열었어요."),)),

@@ -21,6 +21,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from consents import accounts, clients, jobs, oauth, turnstile
 from consents.actors import Actor
+from consents.api import dpop as dpop_door
 from consents.api import oauth as doors
 from consents.api import oauth_server
 from consents.models import EntryIndex, SpentId, Turn
@@ -527,6 +528,55 @@ def test_a_proof_that_is_not_right_proves_nothing(bound, change):
     path = "/api/v1/sets/poll"
     answer = send(path, value, proof(key, **{"path": path, "token": value, "nonce": nonce()} | change))
     assert answer.status_code == 401 and "DPoP" in answer["WWW-Authenticate"] and answer["DPoP-Nonce"]
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-60, 200), (-62, 401), (10, 200), (12, 401), (59, 401)])
+def test_a_proof_may_be_ten_seconds_ahead(bound, time_machine, seconds, status):
+    link, secret, key = bound
+    time_machine.move_to(timezone.now(), tick=False)
+    value = grant(link, secret, DPoP=proof(key, nonce=nonce())).json()["access_token"]
+    path, iat = "/api/v1/sets/poll", int(timezone.now().timestamp()) + seconds
+    made = proof(key, path=path, token=value, nonce=nonce(), iat=iat)
+    assert send(path, value, made).status_code == status
+    assert (grant(link, secret, DPoP=proof(key, nonce=nonce(), iat=iat)).status_code == 200) == (
+        status == 200
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "change"),
+    [
+        ("missing", None), ("method", {"htm": "GET"}), ("address", {"htu": "http://testserver/api/v1/deliveries"}),
+        ("old", {"iat": 1}), ("old", {"iat": None}), ("ahead", {"iat": 9_999_999_999}), ("token", {"ath": "x"}),
+        ("nonce", {"nonce": None}), ("nonce", {"nonce": "x"}), ("unreadable", {"jti": None}), ("used", {}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("language", ["ko", "en"])
+def test_who_shows_a_wrong_proof_is_told_what_to_do(bound, fault, change, language):
+    from django.utils import translation
+
+    link, secret, key = bound
+    value = grant(link, secret, DPoP=proof(key, nonce=nonce())).json()["access_token"]
+    path = "/api/v1/sets/poll"
+    made = None if change is None else proof(key, **{"path": path, "token": value, "nonce": nonce()} | change)
+
+    def sent(scheme="DPoP", shown=made, bearer=value):
+        headers = {"Authorization": f"{scheme} {bearer}", "Accept-Language": language}
+        return Client().post(
+            path, "{}", content_type="application/json", headers=headers | ({"DPoP": shown} if shown else {})
+        )
+
+    if fault == "used":
+        assert sent().status_code == 200
+    with translation.override(language):
+        wanted = {name: dpop_door.remedy(name) for name in dpop_door.REMEDIES}
+    answer = sent()
+    assert (answer.status_code, answer.json()["detail"]) == (401, wanted[fault])
+    assert any("가" <= letter <= "힣" for letter in wanted[fault]) == (language == "ko")
+    assert sent("Bearer").json()["detail"] == wanted["bearer"]
+    assert sent(bearer="nonsense").json()["detail"] == wanted["renew"]
+    thief = proof(ECKey.generate_key("P-256"), path=path, token=value, nonce=nonce())
+    assert sent(shown=thief).json()["detail"] == wanted["key"]
 
 
 def test_another_key_or_a_bearer_token_does_not_pass(bound, other):
