@@ -92,6 +92,7 @@ class OIDCAdapter(DefaultOIDCAdapter):
             )
             data[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(dpop.ALGORITHMS)
         data["authorization_response_iss_parameter_supported"] = True
+        data["request_parameter_supported"] = data["request_uri_parameter_supported"] = False
         data["dpop_signing_alg_values_supported"] = list(dpop.ALGORITHMS)
         data["service_documentation"] = f"{settings.PORTAL_URL}/api/docs/"
         del data["device_authorization_endpoint"]

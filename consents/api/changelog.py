@@ -48,6 +48,13 @@ CHANGES = (
                 "인가 요청이 틀렸거나 prompt=none이면 화면 없이 redirect_uri로 돌려보내요. code는 틀린 code_verifier로 내도 끝나요."
             ),
             _("DPoP 증명의 iat는 10초까지만 앞설 수 있어요. 증명이 틀리면 무엇을 고칠지 detail에 적어요."),
+            _(
+                "한국 지원 API의 토큰 답은 no-store이고 RateLimit은 클라이언트마다 세요. next_page는 우리가 준 것만 받고, tm_slot은 00부터 23까지 한 번씩이에요."
+            ),
+            _(
+                "계정이 가질 수 없는 scope를 물으면 access_denied, scope가 없으면 invalid_scope, request와 request_uri는 받지 않는다고 답해요."
+            ),
+            _("토큰 주소의 401에는 WWW-Authenticate: Basic이 있고, 405도 JSON이에요."),
         ),
     ),
     Change(datetime.date(2026, 11, 22), (_("v1을 열었어요."),)),

@@ -102,8 +102,12 @@ class Door(APIView):
         try:
             super().initial(request, *args, **kwargs)
         finally:
-            self.budget = limits.take(request)
+            self.budget = self.counted(request)
         self._hold()
+
+    def counted(self, request) -> Budget | None:
+        """One more of whoever calls."""
+        return limits.take(request)
 
     def _hold(self) -> None:
         if self.budget and self.budget.is_spent and not self.never_refused:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.core import signing
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -97,7 +98,7 @@ class KoreanDoor(OrganizationDoor):
                 raise Wrong("40303", "certificate")
             limits.hold("mydata", organization.code, most=PER_MINUTE)
         if not tran_id(request) and hasattr(self, request.method.lower()):
-            raise Wrong("40002", korea_schema.TRAN_ID_HEADER)
+            raise Wrong("40002", f"{korea_schema.TRAN_ID_HEADER}: must be 25 characters, A-Z and 0-9")
 
     def asked(self) -> dict[str, Any]:
         """The request, as its table has it. Raises Wrong 40001."""
@@ -158,6 +159,18 @@ class Token(KoreanDoor):
     permission_classes = [Anyone]
     parser_classes = [TokenForm]
 
+    def counted(self, request) -> None:
+        """Nothing here: our own token endpoint counts, client by client."""
+
+    def finalize_response(self, request, response, *args, **kwargs):
+        if not response.has_header("RateLimit"):  # refused before anybody looked who it is
+            self.budget = oauth.nobody(request._request)
+            if self.budget.is_spent:
+                response = Response(told("42902"), 429, headers={"Retry-After": str(self.budget.seconds)})
+        response = super().finalize_response(request, response, *args, **kwargs)
+        response["Cache-Control"], response["Pragma"] = "no-store", "no-cache"  # RFC 6749 §5.1
+        return response
+
     @extend_schema(
         operation_id="mydata_token", summary=_("지원-001: 접근토큰 발급"), tags=["korea"], auth=[],
         parameters=korea_schema.parameters(call), request={oauth.FORM: korea_schema.body(call)},
@@ -180,7 +193,8 @@ class Token(KoreanDoor):
 
 def _no_token(code: str, place: str, error: str, *, status: int = 400) -> Response:
     words = told(code, place)
-    return Response({"error": error, "error_description": words["rsp_msg"], **words}, status)
+    headers = {"WWW-Authenticate": oauth.CHALLENGE} if status == 401 else {}
+    return Response({"error": error, "error_description": words["rsp_msg"], **words}, status, headers=headers)
 
 
 def _as_told(answer) -> Response:
@@ -191,7 +205,8 @@ def _as_told(answer) -> Response:
         content = {name: content[name] for name in kept} | {"rsp_code": "00000", "rsp_msg": "성공"}
     else:
         content |= told(OF_STATUS.get(answer.status_code, "40001"))
-    headers = {name: answer[name] for name in ("Retry-After", "WWW-Authenticate") if answer.has_header(name)}
+    names = ("Retry-After", "WWW-Authenticate", "RateLimit", "RateLimit-Policy")
+    headers = {name: answer[name] for name in names if answer.has_header(name)}
     return Response(content, answer.status_code, headers=headers)
 
 
@@ -209,13 +224,27 @@ class Register(KoreanDoor):
         if not 1 <= limit <= directory.PAGE:
             raise Wrong("40001", f"limit: not between 1 and {directory.PAGE}")
         found = self.part(
-            since=_since(asked["search_timestamp"]), after=asked.get("next_page", ""), limit=limit, at=at
-        )
+            since=_since(asked["search_timestamp"]), after=opened(self.call, asked.get("next_page", "")),
+            limit=limit, at=at,
+        )  # fmt: skip
         now = (at - OVERLAP).astimezone(KOREA).strftime("%Y%m%d%H%M%S")
-        page = {"next_page": found.after} if found.after else {}
+        page = {"next_page": mark(self.call, found.after)} if found.after else {}
         return self.answered(
             {"search_timestamp": int(now), **page, "org_cnt": len(found.rows), "org_list": found.rows}
         )
+
+
+def mark(call: str, after: str) -> str:
+    """The `next_page` of a call: where to go on, in a form that only we can make."""
+    return signing.dumps(after, salt=f"next_page of {call}")
+
+
+def opened(call: str, given: str) -> str:
+    """Where a `next_page` goes on; empty for the first page. Raises Wrong for one that we never gave."""
+    try:
+        return signing.loads(given, salt=f"next_page of {call}") if given else ""
+    except signing.BadSignature as error:
+        raise Wrong("40001", "next_page: not one that this call gave") from error
 
 
 def _since(given: int) -> datetime.datetime | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import json
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 from oauthlib.oauth2.rfc6749.errors import FatalClientError, OAuth2Error
 
 from consents import access, clients, turnstile
@@ -35,6 +36,24 @@ from providers import signing
 PER_MINUTE = 1200  # requests of one client; failed ones of one address
 LARGEST_FORM = 16_384  # bytes
 FORM = "application/x-www-form-urlencoded"
+CHALLENGE = 'Basic realm="portal", charset="UTF-8"'  # how a client signs in (RFC 6749 §5.2)
+
+
+def _by(*methods: str):
+    """A door for these methods; others are told so as everything is told there."""
+
+    def mark(view):
+        @functools.wraps(view)
+        def door(request):
+            if request.method in methods:
+                return view(request)
+            refusal = _error("invalid_request", f"use {' or '.join(methods)}", status=405)
+            refusal["Allow"] = ", ".join(methods)
+            return refusal
+
+        return door
+
+    return mark
 
 
 @access.public
@@ -50,7 +69,7 @@ def jwks(request):
 
 @access.public
 @csrf_exempt
-@require_POST
+@_by("POST")
 def token(request):
     """Tokens for a client that says who it is (RFC 6749 §3.2), bound to a key where it proves to have one (RFC 9449)."""
     return _answer(request, "create_token_response", proof=True)
@@ -58,7 +77,7 @@ def token(request):
 
 @access.public
 @csrf_exempt
-@require_POST
+@_by("POST")
 def revoke(request):
     """A client's own tokens end (RFC 7009)."""
     return _answer(request, "create_revocation_response")
@@ -66,7 +85,7 @@ def revoke(request):
 
 @access.public
 @csrf_exempt
-@require_POST
+@_by("POST")
 def introspect(request):
     """What a client's own token is good for (RFC 7662); of any other it is told that it is not active."""
     get_validator_context().supported_auth_methods = app_settings.INTROSPECTION_AUTH_METHODS
@@ -75,7 +94,7 @@ def introspect(request):
 
 @access.public
 @csrf_exempt
-@require_http_methods(["GET", "HEAD", "POST"])
+@_by("GET", "HEAD", "POST")
 def userinfo(request):
     """allauth's userinfo, for tokens that are not bound or come with their proof."""
     scheme, _space, value = request.headers.get("Authorization", "").partition(" ")
@@ -104,6 +123,8 @@ def _answer(request, endpoint: str, *, proof: bool = False) -> HttpResponse:
         failed = turnstile.take("token:failed", address, most=PER_MINUTE, at=at)
         budget, response = (failed, None) if failed.is_spent else (budget, response)
     response = response or _waiting(budget)
+    if response.status_code == 401:
+        response["WWW-Authenticate"] = CHALLENGE
     for name, value in limits.headers(budget).items():
         response[name] = value
     return response
@@ -142,6 +163,11 @@ def _budget(request, address: str, at: datetime.datetime) -> Budget:
     return _guest(claimed, address, at)
 
 
+def nobody(request) -> Budget:
+    """One more, at its address, of whoever sent what no client would."""
+    return _guest("", get_adapter().get_client_ip(request), timezone.now())
+
+
 def _guest(claimed: str, address: str, at: datetime.datetime) -> Budget:
     guest = _at(claimed, address)
     spent = turnstile.shut("token:guest", guest, most=PER_MINUTE, at=at)
@@ -165,6 +191,11 @@ def authorization(request):
             return _refused_page(request, "client_id, redirect_uri")
         if (refusal := _sent_back(request)) is not None:
             return refusal
+    elif oauth_server.is_beyond(
+        request.user, request.POST.getlist("scopes")
+    ):  # a page that another account opened
+        request.POST = request.POST.copy()
+        request.POST["action"] = "cancel"
     response = views.authorization(request)
     location = response.headers.get("Location", "")
     if location and not location.startswith("/"):  # back to the client: from whom it comes (RFC 9207)
@@ -275,7 +306,7 @@ def _bad_proof(error: dpop.BadProof, *, status: int) -> JsonResponse:
 def _error(code: str, words: str, *, status: int = 400, retry_after: int | None = None) -> JsonResponse:
     told = {"error": code} | ({"error_description": words} if words else {})
     response = JsonResponse(told, status=status)
-    response["Cache-Control"] = "no-store"
+    response["Cache-Control"], response["Pragma"] = "no-store", "no-cache"
     if retry_after:
         response["Retry-After"] = str(retry_after)
     return response

@@ -8,7 +8,9 @@ import datetime
 import functools
 import hashlib
 import hmac
+import re
 import uuid
+from collections.abc import Iterable
 
 import structlog
 from allauth.core import context
@@ -23,15 +25,17 @@ from django.core.cache import cache
 from django.utils import timezone
 from oauthlib.common import Request
 from oauthlib.oauth2.rfc6749.errors import (
+    AccessDeniedError,
     ConsentRequired,
     InvalidRequestError,
+    InvalidScopeError,
     LoginRequired,
     OAuth2Error,
     UnsupportedGrantTypeError,
 )
 from oauthlib.openid import Server
 
-from consents import clients, oauth, turnstile
+from consents import access, clients, oauth, turnstile
 from consents.requests import CHALLENGE
 from providers import dpop, keysets, signing
 from providers.models import ApiClient
@@ -46,8 +50,26 @@ LONGEST_ID = 256
 CODE_REMEMBERED = 600  # seconds in which a code that comes again ends what it gave
 
 
+# What an account may let an application do; who they are, anybody may tell.
+IDENTITY = {"openid", "profile"}
+ALLOWED = {
+    access.PERSON: IDENTITY | {"me", oauth.GRANT_QUERY, oauth.GRANT_REVOKE},
+    access.REGULATOR: IDENTITY | {"oversight:read"},
+    access.OPERATOR_ADMIN: IDENTITY,
+}
+PROMPTS = {"none", "login", "consent", "select_account"}  # OIDC Core §3.1.2.1
+
+
 class BadProof(OAuth2Error):
     error = "invalid_dpop_proof"
+
+
+class NotSupported(OAuth2Error):
+    """A request for authorization comes in its own parameters only (OIDC Core §6)."""
+
+    def __init__(self, parameter: str, request: Request):
+        super().__init__(description=f"{parameter} is not supported", request=request)
+        self.error = f"{parameter}_not_supported"
 
 
 @functools.cache
@@ -61,7 +83,7 @@ def server() -> Server:
     )
     for grant in (made.auth_grant, made.openid_connect_auth):
         grant.custom_validators.pre_auth.append(_check_form)
-        grant.custom_validators.post_auth.insert(0, _check_prompt)
+        grant.custom_validators.post_auth[:0] = [_check_scopes, _check_prompt]
     return made
 
 
@@ -234,6 +256,10 @@ def _found(client_id: object) -> Client | None:
 def _check_form(request: Request) -> dict:
     """What makes a request for authorization one that we understand: each parameter once, PKCE with S256 (RFC 9700 §2.1.1),
     whose challenge is exactly 43 signs of base64url (RFC 7636 §4.2), and the answer in the query."""
+    named = {name for name, _value in request.uri_query_params}
+    for parameter in ("request", "request_uri"):
+        if parameter in named:
+            raise NotSupported(parameter, request)
     if set(request.duplicate_params) - {"resource"}:
         raise InvalidRequestError("a parameter was given twice", request=request)
     if request.code_challenge_method != "S256" or not CHALLENGE.fullmatch(request.code_challenge or ""):
@@ -242,6 +268,24 @@ def _check_form(request: Request) -> dict:
         )
     if request.response_mode not in (None, "query"):
         raise InvalidRequestError("response_mode is query", request=request)
+    if request.max_age is not None and not re.fullmatch(r"[0-9]{1,9}", request.max_age, re.ASCII):
+        raise InvalidRequestError("max_age is a number of seconds", request=request)
+    if set((request.prompt or "").split()) - PROMPTS:
+        raise InvalidRequestError("prompt has a value that is not known", request=request)
+    return {}
+
+
+def is_beyond(user, scopes: Iterable[str]) -> bool:
+    """Whether this account can never have one of the scopes. A visitor's role is not known yet."""
+    return user.is_authenticated and bool(set(scopes) - ALLOWED[access.role(user)])
+
+
+def _check_scopes(request: Request) -> dict:
+    """Who asks for nothing gets nothing; and nobody is asked for what their account can never have."""
+    if not request.scopes:
+        raise InvalidScopeError("scope is missing", request=request)
+    if is_beyond(context.request.user, request.scopes):
+        raise AccessDeniedError("this account cannot have that scope", request=request)
     return {}
 
 

@@ -142,17 +142,25 @@ def week(asked: dict[str, Any]) -> "tuple[datetime.date, dict[tuple[str, str], c
 
 
 def calls(asked: dict[str, Any]) -> "dict[tuple[str, str], counts.Calls]":
-    """How calls fared, by organization and client_id: what was measured hour by hour, and its sums."""
+    """How calls fared, by organization and client_id: what was measured hour by hour, and its sums. Raises Wrong."""
     days: dict[tuple[str, str], list[dict[str, Any]]] = {}
     in_order = sorted(asked["stat_date_list"], key=lambda day: day["stat_date"])
     for day in in_order:
         for row in day["org_list"] or ():
             kept = days.setdefault((row["org_code"], row.get("client_id") or ""), [])
             if row.get("api_type_list"):
+                _check_slots(row["api_type_list"])
                 kept.append({"date": day["stat_date"], "types": row["api_type_list"]})
     last = in_order[-1]
     people, askers = last.get("svr_usr_cnt"), last.get("trsms_dem_cnt")
     return {key: _sums(asked["type"], kept, people, askers) for key, kept in days.items()}
+
+
+def _check_slots(told: list[dict[str, Any]]) -> None:
+    """An hour of one kind of API is told once. Raises Wrong."""
+    seen = [(one.get("api_type"), slot["tm_slot"]) for one in told for slot in one.get("tm_slot_list") or ()]
+    if len(set(seen)) < len(seen):
+        raise Wrong("40001", "tm_slot: twice for one api_type")
 
 
 def _sums(kind: str, days: list[dict[str, Any]], people: int | None, askers: int | None) -> "counts.Calls":

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from providers.wires.korea_fields import DATE, FIELDS, ORG, RSP, TRUTH, Call, Field, rows, text
 
 KINDS = {"1": "regular", "2": "not regular", "3": "list"}  # of calls that 지원-004 and 005 count
+HOURS = tuple(f"{hour:02}" for hour in range(24))
 
 _COUNT = Field("N", 9)
 _FEW, _MAYBE_FEW = Field("N", 3), Field("N", 3, required=False)  # numbers of rows
@@ -23,7 +24,7 @@ _CALLS = rows(  # how one kind of API fared, by the hours of the day
         "tm_slot_cnt": _MAYBE_FEW,
         "tm_slot_list": rows(
             {
-                "tm_slot": text("aN", 2),
+                "tm_slot": text("aN", 2, exact=True, values=HOURS),
                 "rsp_avg": Field("F", 19),
                 "rsp_total": Field("F", 19),
                 "rsp_stdev": Field("F", 19),

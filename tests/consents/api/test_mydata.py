@@ -11,6 +11,8 @@ from django.test import Client
 from django.utils import timezone
 
 from consents import counts, oauth
+from consents.api import oauth as doors
+from consents.api.mydata import mark
 from consents.models import Case, WeeklyCount
 from providers import datafiles, registry
 from providers.models import DirectoryEntry, Organization, Service
@@ -58,8 +60,8 @@ def statistics(code: str, **of_row) -> dict:
 OPERATOR, SOURCE = "ZVOPER0000", "ZVBANK0000"
 SAMPLES = {
     "지원-001": {"grant_type": "client_credentials", "client_id": "op-server", "client_secret": SECRET, "scope": "manage"},
-    "지원-002": {"search_timestamp": 0, "limit": 5, "next_page": "A"},
-    "지원-003": {"search_timestamp": 0, "limit": 5, "next_page": "A"},
+    "지원-002": {"search_timestamp": 0, "limit": 5, "next_page": mark("지원-002", "A")},
+    "지원-003": {"search_timestamp": 0, "limit": 5, "next_page": mark("지원-003", "A")},
     "지원-004": {"client_id": "svc-0001", **statistics(SOURCE)},
     "지원-005": statistics(OPERATOR, client_id="svc-0001"),
 }  # fmt: skip
@@ -178,7 +180,8 @@ def test_fields_that_are_not_in_the_table_are_refused(parties, unchanged):
 @pytest.mark.parametrize("tran", [None, "", "x" * 25, "A" * 24, "A" * 26, "A" * 24 + "é"])
 def test_every_call_has_its_transaction_id(parties, unchanged, name, tran):
     with unchanged():
-        refused(call(name, SAMPLES[name], tran=tran), 400, "40002")
+        body = refused(call(name, SAMPLES[name], tran=tran), 400, "40002")
+    assert "x-api-tran-id: must be 25 characters" in body["rsp_msg"]
 
 
 @pytest.mark.parametrize("name", [name for name in SERVED if name != "지원-001"])
@@ -242,6 +245,28 @@ def test_who_gets_no_token(parties, change, status, error):
     assert answer.json()["rsp_code"] in ("40001", "40101") and answer["x-api-tran-id"] == TRAN
 
 
+def test_answers_about_tokens_are_kept_nowhere_and_counted_by_client(parties, monkeypatch):
+    """As at our own token endpoint: RFC 6749 §5.1, and what is left is the client's."""
+    monkeypatch.setattr(doors, "PER_MINUTE", 3)
+    sample = SAMPLES["지원-001"]
+    first, wrong = call("지원-001", sample), call("지원-001", sample | {"client_secret": "x" * 43})
+    others = [
+        call("지원-001", sample | {"scope": "me"}), call("지원-001", sample, tran=None), call("지원-001", sample, raw="a=1&a=2"),
+        call("지원-001", sample, raw="scope=" + "a" * 20_000),
+    ]  # fmt: skip
+    assert [one.status_code for one in others] == [400, 400, 400, 429], "nobody's share at this address"
+    assert wrong["WWW-Authenticate"].startswith("Basic ")
+    for answer in (first, wrong, *others):
+        assert (answer["Cache-Control"], answer["Pragma"]) == ("no-store", "no-cache")
+        assert answer["RateLimit-Policy"].startswith(
+            '"token:client";q=3' if answer is first else '"token:guest";q=3'
+        )
+    again = [call("지원-001", sample), call("지원-001", sample), call("지원-001", sample)]
+    assert [one.status_code for one in again] == [200, 200, 429] and again[2].json()["rsp_code"] == "42902"
+    other = call("지원-001", sample | {"client_id": "source-server"})
+    assert other.status_code == 200 and other["RateLimit"].startswith('"token:client";r=2;')
+
+
 # --- the proxy's certificate ---------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +297,34 @@ def everything(name: str, caller, **query) -> list[dict]:
             return found
         page = {"next_page": answer["next_page"]}
     raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("name", ["지원-002", "지원-003"])
+def test_a_page_that_was_never_given_is_refused(parties, name):
+    other = {"지원-002": "지원-003", "지원-003": "지원-002"}[name]
+    for given in ("A", OPERATOR, "zzz", "x:y:z", mark(other, "A"), mark(name, "A")[:-1]):
+        body = refused(call(name, {"search_timestamp": 0, "next_page": given}), 400, "40001")
+        assert body["rsp_msg"].endswith("(next_page: not one that this call gave)")
+
+
+@pytest.mark.parametrize("name", ["지원-004", "지원-005"])
+def test_an_hour_is_one_of_the_day_and_told_once(parties, unchanged, name):
+    def sent(*slots: str, twice: bool = False):
+        given = copy.deepcopy(SAMPLES[name])
+        (kind,) = given["stat_date_list"][3]["org_list"][0]["api_type_list"]
+        kind["tm_slot_list"] = [kind["tm_slot_list"][0] | {"tm_slot": slot} for slot in slots]
+        kind["tm_slot_cnt"] = len(slots)
+        if twice:
+            row = given["stat_date_list"][3]["org_list"][0]
+            row |= {"api_type_cnt": 2, "api_type_list": [kind, copy.deepcopy(kind)]}
+        return call(name, given)
+
+    with unchanged():
+        for slot in ("24", "99", "1", "aa", "-1"):
+            assert "tm_slot" in refused(sent("00", slot), 400, "40001")["rsp_msg"]
+        for answer in (sent("07", "07"), sent("07", "08", twice=True)):
+            assert "tm_slot: twice" in refused(answer, 400, "40001")["rsp_msg"]
+    assert sent(*[f"{hour:02}" for hour in range(24)]).status_code == 200
 
 
 def test_the_register_whole_page_by_page(parties):

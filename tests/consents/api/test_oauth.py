@@ -259,6 +259,109 @@ def test_a_malformed_request_goes_back_before_any_page(app, change, who, request
     assert answer["iss"] == "http://127.0.0.1:8000"
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"scope": None}, "invalid_scope"), ({"scope": ""}, "invalid_scope"), ({"scope": " "}, "invalid_scope"),
+        ({"prompt": "whatever"}, "invalid_request"), ({"prompt": "consent whatever"}, "invalid_request"),
+        ({"max_age": "soon"}, "invalid_request"), ({"max_age": "-1"}, "invalid_request"), ({"max_age": "1.5"}, "invalid_request"),
+        ({"max_age": ""}, "invalid_request"), ({"request": "e30.e30."}, "request_not_supported"),
+        ({"request_uri": "https://my.example/r"}, "request_uri_not_supported"), ({"request": ""}, "request_not_supported"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("who", ["client", "signed_in"])
+def test_what_is_not_understood_goes_back_before_any_page(app, change, error, who, request):
+    answer = told(authorize(request.getfixturevalue(who), app, "v" * 50, **change))
+    assert (answer["error"], answer["state"], answer["iss"]) == (error, "s1", "http://127.0.0.1:8000")
+
+
+def test_known_prompts_and_ages_lead_to_the_page_and_through_it(signed_in, app):
+    for other in ({"prompt": "consent"}, {"prompt": "select_account"}, {"max_age": "3600"}, {}):
+        page = authorize(signed_in, app, "v" * 50, **other)
+        assert page.status_code == 200
+        back = told(let(signed_in, page, ["me", "openid"]))
+        assert back["code"] and back["state"] == "s1"
+
+
+def let(browser, page, scopes):
+    """What comes of the form of a page."""
+    signed = re.search(r'name="request" value="([^"]+)"', page.content.decode())[1]
+    return browser.post("/identity/o/authorize", {"request": signed, "scopes": scopes, "action": "grant"})
+
+
+def account(role: str):
+    """A browser in which somebody with this role is signed in."""
+    person = factories.PersonFactory()
+    if role != "person":
+        factories.MemberFactory(
+            person=person, **({} if role == "desk" else {"role": "regulator", "organization": None})
+        )
+    browser = Client()
+    browser.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return browser
+
+
+@pytest.mark.parametrize(
+    ("role", "scope", "shown"),
+    [
+        ("person", "oversight:read", False), ("desk", "oversight:read", False), ("regulator", "oversight:read", True),
+        ("regulator", "me", False), ("desk", "me", False), ("person", "me", True), ("regulator", "me oversight:read", False),
+        ("person", "openid me oversight:read", False), ("person", "openid", True), ("desk", "openid", True),
+        ("regulator", "grant_management_query", False), ("desk", "grant_management_revoke", False),
+        ("person", "grant_management_query grant_management_revoke", True),
+    ],
+)  # fmt: skip
+def test_nobody_is_asked_for_what_their_account_can_never_have(role, scope, shown):
+    wide = oauth.create_app_client(name="Wide", redirect_uris=[BACK], scopes=list(oauth.PERSON_SCOPES))
+    answer = authorize(account(role), wide, "v" * 50, scope=scope)
+    if shown:
+        assert answer.status_code == 200
+        return
+    back = told(answer)
+    assert back["error"] == "access_denied" and back["state"] == "s1" and "iss" in back
+
+
+def test_a_page_that_another_account_opened_gives_nothing(db):
+    """The form of a regulator's page, sent from a person's browser."""
+    wide = oauth.create_app_client(name="Wide", redirect_uris=[BACK], scopes=list(oauth.PERSON_SCOPES))
+    page = authorize(account("regulator"), wide, "v" * 50, scope="oversight:read")
+    for role in ("person", "desk"):
+        back = told(let(account(role), page, ["oversight:read"]))
+        assert back["error"] == "access_denied" and "code" not in back
+    assert "code" in told(let(account("regulator"), page, ["oversight:read"]))
+
+
+def test_who_fails_to_sign_in_is_told_how(server):
+    for path in (TOKEN, REVOKE, "/identity/o/api/introspect"):
+        fields = {"grant_type": "client_credentials", "token": "x"}
+        by_header = post(path, fields, Authorization=basic(server, "wrong" * 9))
+        by_form = post(path, fields | {"client_id": server.pk, "client_secret": "wrong" * 9})
+        for answer in (by_header, by_form):
+            assert answer.status_code == 401 and answer.json()["error"] == "invalid_client"
+            assert answer["WWW-Authenticate"].startswith('Basic realm="')
+
+
+def test_another_method_is_told_which_one(db):
+    for path in (TOKEN, REVOKE, "/identity/o/api/introspect"):
+        for verb in ("get", "put", "delete", "head"):
+            answer = getattr(Client(), verb)(path)
+            assert (answer.status_code, answer["Allow"]) == (405, "POST")
+            assert answer["Content-Type"] == "application/json"
+        assert Client().get(path).json() == {"error": "invalid_request", "error_description": "use POST"}
+    answer = Client().put("/identity/o/api/userinfo")
+    assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD, POST") and answer.json()["error"]
+
+
+def test_no_answer_about_tokens_is_kept(server):
+    for answer in (
+        grant(server),
+        grant(server, scope="me"),
+        grant(server, client_secret="x" * 43),
+        Client().get(TOKEN),
+    ):
+        assert answer["Cache-Control"] == "no-store" and answer["Pragma"] == "no-cache"
+
+
 def test_what_nobody_can_read_is_no_fault_of_ours(client, app):
     for query in (
         "code_challenge=%ff&state=%00",
@@ -373,6 +476,7 @@ def test_the_metadata_has_both_names_and_offers_only_what_there_is(client):
     told = client.get("/.well-known/openid-configuration").json()
     assert told == client.get("/.well-known/oauth-authorization-server").json()
     assert told["response_modes_supported"] == ["query"]
+    assert told["request_parameter_supported"] is told["request_uri_parameter_supported"] is False
     assert told["issuer"] == "http://127.0.0.1:8000" and told["response_types_supported"] == ["code"]
     assert set(told["scopes_supported"]) == set(oauth.SCOPES)
     assert client.post("/identity/o/api/device/code").status_code == 404
