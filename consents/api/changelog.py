@@ -55,6 +55,9 @@ CHANGES = (
                 "계정이 가질 수 없는 scope를 물으면 access_denied, scope가 없으면 invalid_scope, request와 request_uri는 받지 않는다고 답해요."
             ),
             _("토큰 주소의 401에는 WWW-Authenticate: Basic이 있고, 405도 JSON이에요."),
+            _(
+                "code_challenge_method만 있고 code_challenge가 없으면 400이에요. 415는 받는 형식을 알려요. 본문 전체를 가리키는 pointer는 #이에요."
+            ),
         ),
     ),
     Change(datetime.date(2026, 11, 22), (_("v1을 열었어요."),)),

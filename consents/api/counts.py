@@ -60,7 +60,7 @@ class WeeklyCounts(OrganizationDoor):
         if not isinstance(given, list) or not 0 < len(given) <= counts.MOST:
             raise Problem(
                 "invalid-request",
-                errors=[{"pointer": "#/", "detail": str(_("1개부터 1,000개까지의 목록이어야 해요."))}],
+                errors=[{"pointer": "#", "detail": str(_("1개부터 1,000개까지의 목록이어야 해요."))}],
             )
         checked = [CountRow(data=row) for row in given]
         rows = [_row(row.validated_data) for row in checked if row.is_valid()]

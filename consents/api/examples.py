@@ -1,6 +1,10 @@
 """Examples of the OpenAPI document: some told by hand, all others made from the schema, one value for each name."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
+
+from drf_spectacular.utils import OpenApiExample
 
 OFFER = {
     "name_ko": "징검다리 가계부", "name_en": "Stepping Stone Ledger",
@@ -149,6 +153,24 @@ def _text(schema: dict) -> str:
     if "[0-9]" in pattern and "A-Z" not in pattern:
         return "1" * max(1, length)
     return "A" * length if length else "text"[: schema.get("maxLength", 4)]
+
+
+def of_rows(name: str, rows: list[dict[str, Any]], columns: Sequence[str]) -> list[OpenApiExample]:
+    """The same rows in each of the forms that bulk doors take; a CSV has all `columns`."""
+    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    csv = "".join(",".join(line) + "\n" for line in [columns, *cells])
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    forms = {"application/json": rows, "application/x-ndjson": lines, "text/csv": csv}
+    return [
+        OpenApiExample(name, request_only=True, media_type=kind, value=value) for kind, value in forms.items()
+    ]
+
+
+def _cell(value: object) -> str:
+    """As a CSV has it: a list is its words, a truth is written small."""
+    if isinstance(value, list):
+        return " ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def week(**of_whose: str) -> dict[str, Any]:

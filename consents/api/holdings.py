@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
 from consents import reconciliation, reports
-from consents.api import rows
+from consents.api import examples, rows
 from consents.api.idempotency import once
 from consents.api.operator import OperatorDoor
 from consents.reconciliation import Market, Refusal, Report
@@ -50,6 +51,23 @@ class HoldingResult(serializers.Serializer):
     errors = RowProblem(many=True, help_text="all that is wrong with the row")  # type: ignore[assignment]
 
 
+_EXAMPLE = {
+    "subject": "0b6c0b34-2f0e-4b0e-9f5c-3d2f8a1c9e77", "service_client_id": "norudoyogwan-01", "joined_on": "2026-05-01",
+    "source_org_code": "BKNEUT9001", "scopes": "bank.list bank.deposit", "purpose": "가계부", "cycle": "1/1w",
+    "end_date": "2027-05-01", "retained_until": "99991231", "last_used_on": "2026-11-01",
+}  # fmt: skip
+EXAMPLES = [_EXAMPLE, _EXAMPLE | {"source_org_code": "ZZNONE0000"}]
+ANSWER = {
+    "results": [
+        {"number": 1, "result": "created", "replaced": False, "errors": []},
+        {
+            "number": 2, "result": "refused", "replaced": False,
+            "errors": [{"pointer": "#/source_org_code", "code": "unknown-source", "detail": "모르는 정보제공자예요."}],
+        },
+    ]
+}  # fmt: skip
+
+
 class HoldingResults(serializers.Serializer):
     results = HoldingResult(many=True)
 
@@ -60,18 +78,11 @@ class Holdings(OperatorDoor):
 
     @extend_schema(
         operation_id="report_holdings", summary=_("가지고 있는 것 알리기"), tags=["operator"],
-        request={"application/json": HoldingRow(many=True), "application/x-ndjson": HoldingRow, "text/csv": HoldingRow},
+        request={"application/json": HoldingRow(many=True), "application/x-ndjson": OpenApiTypes.STR, "text/csv": OpenApiTypes.STR},
         responses=HoldingResults,
         examples=[
-            OpenApiExample(
-                "one holding", request_only=True,
-                value=[{
-                    "subject": "0b6c0b34-2f0e-4b0e-9f5c-3d2f8a1c9e77", "service_client_id": "norudoyogwan-01",
-                    "joined_on": "2026-05-01", "source_org_code": "BKNEUT9001", "scopes": "bank.list bank.deposit",
-                    "purpose": "가계부", "cycle": "1/1w", "end_date": "2027-05-01", "retained_until": "99991231",
-                    "last_used_on": "2026-11-01",
-                }],
-            )
+            *examples.of_rows("two holdings", EXAMPLES, reports.COLUMNS),
+            OpenApiExample("one taken in, one not", response_only=True, value=ANSWER),
         ],
     )  # fmt: skip
     @once

@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import exceptions
@@ -147,7 +148,7 @@ def exception_handler(error, context) -> Response:
     elif isinstance(error, exceptions.ValidationError):
         slug, detail, errors = "invalid-request", "", pointers(error.detail)
     elif isinstance(error, APIException) and error.status_code in OF_STATUS:
-        slug, detail, errors = OF_STATUS[error.status_code], "", []
+        slug, detail, errors = OF_STATUS[error.status_code], _taken(error, context.get("view")), []
         headers = _headers(error)
     else:
         slug, errors = slug_of(error), []
@@ -161,6 +162,14 @@ def exception_handler(error, context) -> Response:
         log.exception("api failed", exc_info=error)
         got_request_exception.send(sender=exception_handler, request=getattr(request, "_request", request))
     return Response(body(slug, detail, errors), TYPES[slug][0], headers=headers, content_type=CONTENT_TYPE)
+
+
+def _taken(error: APIException, view) -> str:
+    """Of a body that cannot be read here: what can."""
+    if not isinstance(error, exceptions.UnsupportedMediaType) or view is None:
+        return ""
+    kinds = ", ".join(dict.fromkeys(parser.media_type for parser in view.parser_classes))
+    return gettext("Content-Type은 이 가운데 하나여야 해요: %(kinds)s.") % {"kinds": kinds}
 
 
 def title_of(status: int) -> str:

@@ -63,6 +63,6 @@ def given(request) -> list:
     if not isinstance(found, list) or not 0 < len(found) <= MOST:
         raise Problem(
             "invalid-request",
-            errors=[{"pointer": "#/", "detail": _("1개부터 1,000개까지의 목록이어야 해요.")}],
+            errors=[{"pointer": "#", "detail": _("1개부터 1,000개까지의 목록이어야 해요.")}],
         )
     return found

@@ -148,6 +148,9 @@ class Joining(Strict):
         return items
 
 
+CHALLENGE_WANTED = _("base64url 글자(A-Z, a-z, 0-9, -, _) 43개여야 해요: code_verifier의 SHA-256이에요.")
+
+
 class Lodging(Strict):
     service = Text(max_length=50, help_text="client_id of one of the organization's own services")
     # Both are compared letter by letter, by us and by the client: nothing of them is trimmed.
@@ -157,12 +160,14 @@ class Lodging(Strict):
         required=False,
         default="",
         allow_blank=True,
-        validators=[RegexValidator(r"^[A-Za-z0-9_-]{43}\Z")],
+        validators=[RegexValidator(r"^[A-Za-z0-9_-]{43}\Z", CHALLENGE_WANTED)],
         help_text="PKCE (RFC 7636), S256: after a yes the browser comes back with a `code` for POST /consent-requests/redeem",
     )
     code_challenge_method = serializers.ChoiceField(["S256"], required=False)
 
     def validate(self, asked):
+        if "code_challenge_method" in asked and not asked["code_challenge"]:
+            raise serializers.ValidationError({"code_challenge": [CHALLENGE_WANTED]})
         if asked["code_challenge"] and not asked["redirect_uri"]:
             raise serializers.ValidationError(
                 {"redirect_uri": [_("code_challenge에는 redirect_uri가 있어야 해요.")]}

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
 from consents import reports, transfers
-from consents.api import rows, shapes
+from consents.api import examples, rows, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import pointers
@@ -49,6 +50,12 @@ class TransferResult(serializers.Serializer):
     errors = TransferProblem(many=True)  # type: ignore[assignment]
 
 
+EXAMPLE = {
+    "key": "2026-11-22/0001", "subscription": "01930000-0000-7000-8000-000000000001", "source": "BKNEUT9001",
+    "scopes": ["bank.list", "bank.deposit"], "regular": True, "at": "2026-11-22T03:00:00Z",
+}  # fmt: skip
+
+
 class TransferResults(serializers.Serializer):
     results = TransferResult(many=True)
 
@@ -59,17 +66,9 @@ class Transfers(OrganizationDoor):
 
     @extend_schema(
         operation_id="report_transfers", summary=_("정보를 주고받은 일 알리기"), tags=["operator", "source"],
-        request={"application/json": TransferRow(many=True), "application/x-ndjson": TransferRow, "text/csv": TransferRow},
+        request={"application/json": TransferRow(many=True), "application/x-ndjson": OpenApiTypes.STR, "text/csv": OpenApiTypes.STR},
         responses=TransferResults,
-        examples=[
-            OpenApiExample(
-                "one transfer", request_only=True,
-                value=[{
-                    "key": "2026-11-22/0001", "subscription": "01930000-0000-7000-8000-000000000001", "source": "BKNEUT9001",
-                    "scopes": ["bank.list", "bank.deposit"], "regular": True, "at": "2026-11-22T03:00:00Z",
-                }],
-            )
-        ],
+        examples=examples.of_rows("one transfer", [EXAMPLE], COLUMNS),
     )  # fmt: skip
     @once
     def post(self, request):

@@ -58,6 +58,27 @@ def test_every_operation_has_examples_that_keep_to_its_schema(document, subtests
                     assert not errors, (example, errors[0].message, list(errors[0].path))
 
 
+@pytest.mark.parametrize("path", ["holdings", "transfers"])
+def test_the_example_rows_are_rows(document, path, operator, service):
+    """As they stand, the door reads each of them: what it has against them is whom they are about."""
+    contents = document["paths"][f"/api/v1/{path}"]["post"]["requestBody"]["content"]
+    for kind, content in contents.items():
+        (rows,) = shown(content)
+        answer = operator.post(path, rows, content_type=kind)
+        assert answer.status_code == 200, answer.content
+        for row in answer.json()["results"]:
+            assert row["errors"] and {one["pointer"] for one in row["errors"]} <= {
+                "#/service_client_id", "#/source_org_code", "#/subject", "#/scopes", "#/subscription", "#/source",
+            }, (kind, row)  # fmt: skip
+
+
+def test_the_example_answer_fits_its_rows(document):
+    told = document["paths"]["/api/v1/holdings"]["post"]["responses"]["200"]["content"]["application/json"]
+    (answer,) = shown(told)
+    for row in answer["results"]:
+        assert bool(row["errors"]) == (row["result"] == "refused")
+
+
 def test_every_operation_tells_its_refusals(document, subtests):
     for method, path, operation in operations(document):
         with subtests.test(f"{method} {path}"):

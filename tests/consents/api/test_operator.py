@@ -37,6 +37,42 @@ def test_what_is_compared_letter_by_letter_is_not_trimmed(lodger, service):
         assert lodger.post("consent-requests", lodged | {"redirect_uri": other}).status_code == 400
 
 
+@pytest.mark.parametrize(("language", "words"), [("ko", "base64url 글자"), ("en", "43 base64url characters")])
+def test_a_challenge_is_there_and_well_made(lodger, service, language, words):
+    lodged = {"service": service.client_id, "redirect_uri": BACK}
+    method = {"code_challenge_method": "S256"}
+    for wrong in (
+        method,
+        method | {"code_challenge": ""},
+        {"code_challenge": "x" * 42},
+        {"code_challenge": "x" * 42 + "="},
+    ):
+        answer = lodger.post("consent-requests", lodged | wrong, Accept_Language=language)
+        (told,) = problem(answer, 400, "invalid-request")["errors"]
+        assert told["pointer"] == "#/code_challenge" and words in told["detail"] and "43" in told["detail"]
+    assert lodger.post("consent-requests", lodged | method | {"code_challenge": "x" * 43}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("ko", "이 가운데 하나여야 해요"), ("en", "has to be one of these")]
+)
+def test_who_sends_another_form_is_told_which_are_taken(operator, language, words):
+    def told(path):
+        answer = operator.post(path, "x", content_type="text/plain", Accept_Language=language)
+        return problem(answer, 415, "unsupported-media-type")["detail"]
+
+    assert words in told("consent-requests") and told("consent-requests").count("/") == 1
+    assert "application/json, application/x-ndjson, text/csv" in told("holdings")
+
+
+def test_what_is_wrong_with_the_whole_body_points_at_the_whole(operator):
+    for path in ("holdings", "transfers", "weekly-counts", "consent-requests"):
+        (told,) = problem(
+            operator.post(path, [] if path != "consent-requests" else [1]), 400, "invalid-request"
+        )["errors"]
+        assert told["pointer"] == "#", path
+
+
 def test_an_acknowledgement_moves_a_delivery_and_may_come_twice(operator, stopped):
     path = f"deliveries/{stopped.jti}/ack"
     first = operator.post(path).json()
