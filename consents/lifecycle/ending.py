@@ -94,12 +94,19 @@ def _lost(what: Consent | Subscription, subscription: Subscription, *, by: Actor
     who = next(
         (party for party in parties if party and party.pk == by.organization_id), subscription.operator
     )
+    service = subscription.service
+    if closed := what == subscription and service.state == service.State.CLOSED:
+        words = f"회사가 서비스를 닫아서 가입이 끝났어요: {who.name_ko} · {service.name_ko}"
+        words_en = f"The company has closed the service, which ended your subscription: {who.name_en} · {service.name_en}"
+    else:
+        words = f"상대가 끝냈어요: {who.name_ko} · {service.name_ko}"
+        words_en = f"Ended by the other side: {who.name_en} · {service.name_en}"
     return speedbump.Reason(
         Notice.Kind.LOST,
-        f"상대가 끝냈어요: {who.name_ko} · {subscription.service.name_ko}",
-        f"Ended by the other side: {who.name_en} · {subscription.service.name_en}",
+        words,
+        words_en,
         subscription=subscription,
-        matter=f"ended {what.pk}",
+        matter=f"{Notice.CLOSED if closed else Notice.ENDED} {what.pk}",
     )
 
 

@@ -36,6 +36,9 @@ class Notice(models.Model):
         ENDED = "ended", _("끝냄")
         GONE = "gone", _("더는 해당 없음")
 
+    # How the matter of a LOST begins where somebody ended it: the service was closed, or they only ended this.
+    CLOSED, ENDED = "closed", "ended"
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="notices")
     kind = models.CharField(max_length=10, choices=Kind)
@@ -71,3 +74,12 @@ class Notice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.person_id}"
+
+    @property
+    def heading(self) -> str:
+        """What it is, in a few words: whoever ended something is named before what that leads to."""
+        if self.kind == self.Kind.LOST and self.matter.startswith(f"{self.CLOSED} "):
+            return _("회사가 서비스를 닫았어요")
+        if self.kind == self.Kind.LOST and self.matter.startswith(f"{self.ENDED} "):
+            return _("상대가 끝냈어요")
+        return self.get_kind_display()

@@ -71,7 +71,7 @@ SENTENCES = {
     "delivery.sent": _("알림을 보냄"),
     "delivery.received": _("알림을 받았다고 확인함"),
     "delivery.stopped": _("멈췄다고 확인함"),
-    "delivery.erased": _("지웠다고 확인함"),
+    "delivery.erased": _("지웠다고 서명함"),
     "delivery.dead": _("알림을 전하지 못해 사람이 처리해야 함"),
     "delivery.contradicted": _("되물어 보니 멈추지 않았음"),
     "transfer.contradicted": _("끝난 뒤에 정보가 오감"),

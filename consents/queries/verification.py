@@ -52,7 +52,7 @@ _CLAIMS: dict[str, tuple[Any, list[str]]] = {
     "ended": (gettext_lazy("그만둔 때(탈퇴)"), ["moment", "reason"]),
     "erasure": (gettext_lazy("받아간 정보(삭제 요구)"), ["erasure"]),
     "erasure asked for": (gettext_lazy("지워 달라고 한 때"), ["moment"]),
-    "erasure confirmed": (gettext_lazy("지웠다고 확인된 때"), ["moment"]),
+    "erasure confirmed": (gettext_lazy("지웠다고 서명한 때"), ["moment"]),
     "erasure refused": (gettext_lazy("지우지 못하는 법적 근거"), ["text"]),
     "sent": (gettext_lazy("전한 때"), ["party", "moment"]),
     "received": (gettext_lazy("받았다는 답"), ["party", "moment"]),

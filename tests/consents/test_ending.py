@@ -98,6 +98,26 @@ def test_a_closed_service_is_left_by_everybody(subscription, operator, person):
     assert stranger.post(path).status_code == 404
 
 
+def test_the_person_reads_that_the_company_closed_it(client, subscription, operator, person):
+    service = subscription.service
+    operator.post(f"services/{service.client_id}/close")
+    jobs.end_closed()
+    client.force_login(person, backend="allauth.account.auth_backends.AuthenticationBackend")
+    words = client.get("/me/notices/").content.decode()
+    assert "회사가 서비스를 닫았어요" in words and "오가던 정보가 줄었어요" not in words
+    assert "회사가 서비스를 닫아서 가입이 끝났어요" in words
+    late = client.get(f"/services/{service.slug}/join/")
+    assert late.status_code == 409 and "회사가 서비스를 닫아서 이제 가입할 수 없어요" in late.content.decode()
+
+
+def test_the_desk_speaks_as_the_company_does(client, subscription):
+    desk, service = desk_of(client, subscription.operator), subscription.service
+    type(service).objects.filter(pk=service.pk).update(name_en="A Name of Its Own")
+    words = desk.get("/desk/end/", HTTP_ACCEPT_LANGUAGE="en").content.decode()
+    assert words.count("A Name of Its Own") == 2 and service.name_ko not in words
+    assert "The customer closed the account" in words and "You closed your account" not in words
+
+
 def test_who_holds_nothing_of_a_customer_ends_nothing(person):
     own = factories.offered().organization
     with pytest.raises(inbound.Unknown):
