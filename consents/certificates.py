@@ -7,7 +7,7 @@ shows (names, the day of joining) is our word, and verify.py says so.
 
 import base64
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -24,13 +24,13 @@ STEPS = ("created", "sent", "received", "stopped", "erased", "refused", "due", "
 
 def statement(
     subscription: Subscription,
-    told: Iterable[tuple[Delivery, list[Evidence]]],
+    told: Iterable[tuple[Delivery, list[Evidence], Collection[str]]],
     entries: Iterable[tuple[EntryIndex, bytes]],
 ) -> dict[str, Any]:
     """What can be shown about the end of a subscription: who was told, who answered, what is still open.
 
-    `told` pairs each stop with what its party stated; `entries` the ledger entries of these acts with their leaf hashes."""
-    parties = [_told(delivery, statements) for delivery, statements in told]
+    `told` has each stop with what its party stated, and which steps it never said because we saw them; `entries` the ledger entries of these acts with their leaf hashes."""
+    parties = [_told(delivery, statements, seen) for delivery, statements, seen in told]
     return {
         "type": "certificate-of-ending",
         "subject": str(subscription.person.subject_id),
@@ -58,7 +58,10 @@ def statement(
     }
 
 
-def _told(delivery: Delivery, statements: list[Evidence]) -> dict[str, Any]:
+def _told(delivery: Delivery, statements: list[Evidence], seen: Collection[str]) -> dict[str, Any]:
+    reached = {f"{step}_at": _instant(getattr(delivery, f"{step}_at")) for step in STEPS}
+    if "received" in seen:  # a message that was received cannot be seen: it is their word or none
+        reached["received_at"] = None
     return {
         "id": delivery.organization.code,
         **_names(delivery.organization),
@@ -68,7 +71,8 @@ def _told(delivery: Delivery, statements: list[Evidence]) -> dict[str, Any]:
         "state": delivery.state,
         "jti": str(delivery.jti),
         "txn": str(delivery.txn),
-        **{f"{step}_at": _instant(getattr(delivery, f"{step}_at")) for step in STEPS},
+        **reached,
+        "seen_by_portal": sorted(seen),
         "refusal": delivery.refusal,
         "statements": [
             {

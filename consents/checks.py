@@ -1,11 +1,14 @@
-"""When the other side is asked what became of a stop: 1 minute, 1 hour and 1 day after each step, then weekly. Pure.
+"""When the other side is asked what became of a stop: 1 minute, 1 hour and 1 day after each step, then weekly; and which
+steps are nobody's word but what we saw.
 
-`schedule` is for whoever moves a delivery, `following` for whoever has just asked.
+`schedule` is for whoever moves a delivery, `following` for whoever has just asked, `with_looks` and `seen` for whoever tells.
 """
 
 import datetime
 
-from consents.models import Delivery, Erasure
+from django.db.models import Exists, OuterRef, QuerySet
+
+from consents.models import Delivery, EntryIndex, Erasure
 from providers import policy
 
 ASKED = frozenset(
@@ -17,6 +20,30 @@ ASKED = frozenset(
         Delivery.State.ERASED,
     }
 )
+
+LOOKED = "read_back"  # who the log says took a step, where that was our own look
+
+
+def with_looks(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    """Adds for `seen` whether a step was taken by our own look, as the log says."""
+    entries = EntryIndex.objects.filter(txn=OuterRef("txn"), jti=OuterRef("jti"))
+    ours = entries.filter(actor_kind="system", actor_id=LOOKED)
+    said = entries.filter(typ="delivery.received").exclude(actor_kind="system", actor_id=LOOKED)
+    return deliveries.annotate(
+        looked_received=Exists(ours.filter(typ__in=["delivery.received", "delivery.stopped"]))
+        & ~Exists(said),
+        looked_stopped=Exists(ours.filter(typ="delivery.stopped")),
+    )
+
+
+def seen(delivery: Delivery) -> frozenset[str]:
+    """The steps of a row `with_looks` that its organization never said: we asked, and saw them."""
+    return frozenset(step for step in ("received", "stopped") if getattr(delivery, f"looked_{step}"))
+
+
+def shown_state(delivery: Delivery) -> str:
+    """The state of a row `with_looks` under which pages tell it: what we saw is not called somebody's word."""
+    return f"seen_{delivery.state}" if delivery.state in seen(delivery) else delivery.state
 
 
 def schedule(delivery: Delivery, *, at: datetime.datetime) -> None:

@@ -27,7 +27,7 @@ from providers.wires import ABSENT, ACTIVE, STOPPED, STOPPING, UNKNOWN, Reading
 
 log = structlog.get_logger(__name__)
 
-BY = Actor.system("read_back")
+BY = Actor.system(checks.LOOKED)
 AT_ONCE = 40  # rows of one round
 PER_ORGANIZATION = 4  # at once: who hangs holds a round up for one time-out, not for several
 RUN_SECONDS = 10.0  # after which a run begins nothing new

@@ -10,7 +10,6 @@ from providers.models import Organization, Service
 
 from .strict import StrictForm
 
-
 # What a reason is called by those who say it; the person reads of the same as "your account".
 _SAID_BY_US = {EndReason.ACCOUNT_CLOSED: gettext_lazy("고객이 계정을 닫았어요")}
 

@@ -13,6 +13,7 @@ from consents import certificates, receipts
 from consents.models import EntryIndex, Erasure, Evidence, Subscription
 from consents.queries import proofs
 from consents.queries.tracker import Party, tracker
+from consents.templatetags.labels import entry_code
 from consents.templatetags.portal import day, label, loc
 
 # Entries that belong on a certificate, beside the deliveries of the acts it speaks of.
@@ -61,7 +62,7 @@ def certificate(subscription: Subscription, *, at: datetime.datetime) -> Certifi
     standings = proofs.standings(entries)
     stated = certificates.statement(
         subscription,
-        [(party.delivery, party.statements) for party in parties],
+        [(party.delivery, party.statements, party.seen) for party in parties],
         [(entry, standings[entry.event_id].leaf) for entry in entries],
     )
     verify = certificates.verify_address(stated)
@@ -77,6 +78,7 @@ def certificate(subscription: Subscription, *, at: datetime.datetime) -> Certifi
             {
                 "id": str(entry.event_id),
                 "typ": entry.typ,
+                "code": entry_code(entry.typ, entry.actor_id),
                 "at": entry.at,
                 "leaf": standings[entry.event_id].leaf.hex(),
                 "party": loc(entry.party, "name") if entry.party else "",
@@ -131,7 +133,7 @@ def sheet(subscription: Subscription, paper: Certificate, *, at: datetime.dateti
             "rows": [
                 [
                     _clock(entry["at"]),
-                    label(entry["typ"], "entry"),
+                    label(entry["code"], "entry"),
                     entry["party"],
                     entry["id"],
                     entry["leaf"],
@@ -193,12 +195,15 @@ def _party(party: Party) -> list[str]:
         erased = _clock(told.erased_at)
     else:
         erased = _("못 지운다고 답함: %(basis)s") % {"basis": told.refusal} if party.refused else not_yet
+    stopped = _clock(told.stopped_at) or not_yet
+    if "stopped" in party.seen:
+        stopped = _("%(when)s (방지턱이 물어보고 확인)") % {"when": stopped}
     return [
         party.name,
         label(party.role, "party_role"),
         _clock(told.sent_at) or label(party.state, "delivery"),
-        _clock(told.received_at) or not_yet,
-        _clock(told.stopped_at) or not_yet,
+        _clock(party.received_at) or (_("답하지 않음") if party.seen else not_yet),
+        stopped,
         erased,
     ]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from django.db.models import OuterRef, Q, Subquery
 
-from consents import access
+from consents import access, checks
 from consents.models import Delivery, EntryIndex
+from consents.templatetags.labels import entry_code
 from providers.models import Channel, Organization, Scope, Service, Terms
 
 from . import duties, official, paging, proofs
@@ -90,23 +91,36 @@ def services(organization: Organization) -> list[Service]:
     return list(rows.order_by("name_ko")[:100])
 
 
+def deliveries(organization: Organization, **chosen) -> paging.Page:
+    """A page of its deliveries, newest first, with the words of the event in `event_words`, and what we saw in `seen`. Two
+    queries. Raises paging.BadCursor."""
+    found = _own_deliveries(organization, **chosen)
+    looked = checks.with_looks(Delivery.objects.filter(pk__in=[row.pk for row in found.rows])).only(
+        "pk", "state"
+    )
+    known = {row.pk: row for row in looked}
+    for row in found.rows:
+        row.event_words = official.EVENTS.get(row.event, row.event)
+        row.seen, row.shown_state = checks.seen(known[row.pk]), checks.shown_state(known[row.pk])
+    return found
+
+
 @access.only_own
-def deliveries(organization: Organization, *, state="", event="", jti=None, after: str = "") -> paging.Page:
-    """A page of its deliveries, newest first, with the words of the event in `event_words`. Raises paging.BadCursor."""
+def _own_deliveries(
+    organization: Organization, *, state="", event="", jti=None, after: str = ""
+) -> paging.Page:
     rows = Delivery.objects.of(organization)
     for name, value in (("state", state), ("event", event), ("jti", jti)):
         if value:
             rows = rows.filter(**{name: value})
     rows = rows.select_related("subscription__service").defer("body", "set_compact")
-    found = paging.page(rows, moment="created_at", number="pk", after=after)
-    for row in found.rows:
-        row.event_words = official.EVENTS.get(row.event, row.event)
-    return found
+    return paging.page(rows, moment="created_at", number="pk", after=after)
 
 
 def delivery_detail(delivery: Delivery, *, at: datetime.datetime) -> dict[str, Any]:
     """One delivery: the facts of its message in words, its evidence, and what happened when, and the log's entries
-    about it. Seven queries at most."""
+    about it. Eight queries at most."""
+    looked = checks.with_looks(Delivery.objects.filter(pk=delivery.pk)).get()
     message = json.loads(delivery.body)
     data = message["data"]
     codes = {consent[side] for consent in data["consents"] for side in ("source", "recipient")} - {None}
@@ -133,7 +147,8 @@ def delivery_detail(delivery: Delivery, *, at: datetime.datetime) -> dict[str, A
         "version": data["version"],
         "consents": consents,
         "evidence": list(delivery.evidence.order_by("pk")),
-        "steps": _steps(delivery),
+        "steps": _steps(looked),
+        "shown_state": checks.shown_state(looked),
         "entries": _entries(delivery),
         "message": json.dumps(message | {"data": data | {"set": "…"}}, ensure_ascii=False, indent=2),
     }
@@ -148,15 +163,23 @@ def _entries(delivery: Delivery) -> list[dict[str, Any]]:
     )
     standings = proofs.standings(found)
     return [
-        {"event_id": entry.event_id, "typ": entry.typ, "at": entry.at, "standing": standings[entry.event_id]}
+        {
+            "event_id": entry.event_id,
+            "code": entry_code(entry.typ, entry.actor_id),
+            "at": entry.at,
+            "standing": standings[entry.event_id],
+        }
         for entry in found
     ]
 
 
 def _steps(delivery: Delivery) -> list[dict[str, Any]]:
-    """What happened to the delivery, in time order. What waits at the desk was never sent, whatever came later."""
+    """What happened to the delivery, in time order. What waits at the desk was never sent, whatever came later; what we saw
+    ourselves is not said of the organization."""
+    seen = checks.seen(delivery)
     moments = [
-        ("created", delivery.created_at), ("sent", delivery.sent_at if delivery.attempts else None), ("received", delivery.received_at),
-        ("stopped", delivery.stopped_at), ("erased", delivery.erased_at), ("refused", delivery.refused_at),
+        ("created", delivery.created_at), ("sent", delivery.sent_at if delivery.attempts else None),
+        ("received", None if "received" in seen else delivery.received_at),
+        ("seen" if "stopped" in seen else "stopped", delivery.stopped_at), ("erased", delivery.erased_at), ("refused", delivery.refused_at),
     ]  # fmt: skip
     return sorted(({"code": code, "at": at} for code, at in moments if at), key=lambda step: step["at"])

@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from consents.ledger.entries import SEOUL
 from consents.models import Check, Consent, EndReason, EntryIndex, Lookup, Notice, Person, Subscription
 from consents.queries import official, proofs
+from consents.templatetags.labels import entry_code
 from consents.templatetags.portal import label, loc, tone
 from providers.models import Organization
 
@@ -172,7 +173,7 @@ def _what(entry: EntryIndex) -> str:
         return _("서로 다르던 기록을 정리했어요")
     if entry.typ == "notice.answered" and entry.actor_kind == "system":
         return _("더는 해당하지 않아 알림을 거뒀어요")
-    return label(entry.typ, "entry")
+    return label(entry_code(entry.typ, entry.actor_id), "entry")
 
 
 def _whom(entry: EntryIndex) -> str:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from consents import messages
+from consents import checks, messages
 from consents.models import Check, Delivery, EndReason, Evidence, Subscription
 from consents.templatetags.portal import day, label, loc
 
@@ -63,6 +63,12 @@ class Party:
     statements: list[Evidence]
     contradicted: bool
     delivery: Delivery
+    seen: frozenset[str]
+
+    @property
+    def received_at(self) -> datetime.datetime | None:
+        """When it said that it had received the message: never, where we only saw what it did."""
+        return None if "received" in self.seen else self.delivery.received_at
 
     @property
     def complaint_url(self) -> str:
@@ -104,7 +110,7 @@ def tracker(subscription: Subscription, *, at: datetime.datetime) -> Tracker:
     """Every stop of a subscription as of `at`. Two queries."""
     told = Check.objects.filter(delivery=OuterRef("pk")).exclude(says=Check.Says.UNKNOWN).order_by("-pk")
     deliveries = list(
-        Delivery.objects.filter(subscription=subscription, replay_of__isnull=True)
+        checks.with_looks(Delivery.objects.filter(subscription=subscription, replay_of__isnull=True))
         .filter(~Q(goal=Delivery.Goal.RECEIVED) | Q(event=messages.CONSENT_PAUSED))
         .select_related("organization", "consent__source", "consent__recipient")
         .annotate(**{f"look_{name}": Subquery(told.values(name)[:1]) for name in LOOK})
@@ -163,9 +169,11 @@ def _summary(parties: list[Party]) -> str:
     if len(closed) == total:
         erased = sum(party.goal == Delivery.Goal.ERASED for party in parties)
         if erased:
-            return _("다 끝났어요. 지웠다고 서명한 곳 %(erased)d, 멈췄다고 답한 곳 %(stopped)d.") % {
-                "erased": erased, "stopped": total - erased,
-            }  # fmt: skip
+            words = _("다 끝났어요. 지웠다고 서명한 곳 %(erased)d, 멈춘 곳 %(stopped)d.")
+            return words % {"erased": erased, "stopped": total - erased}
+        if seen := sum(party.state == "seen_stopped" for party in parties):
+            words = _("다 끝났어요. 멈췄다고 답한 곳 %(said)d, 우리가 물어보니 멈춰 있던 곳 %(seen)d.")
+            return words % {"said": total - seen, "seen": seen}
         return ngettext(
             "다 끝났어요. %(n)d곳이 멈췄다고 답했어요.", "다 끝났어요. %(n)d곳이 멈췄다고 답했어요.", total
         ) % {"n": total}
@@ -183,13 +191,14 @@ def _party(
     delivery: Delivery, statements: list[Evidence], check: Check | None, *, at: datetime.datetime
 ) -> Party:
     overdue = delivery.closed_at is None and delivery.due_at is not None and delivery.due_at < at
+    seen = checks.seen(delivery)
     erased = [one for one in statements if one.status == Evidence.Status.ERASED]
     return Party(
         name=loc(delivery.organization, "name"),
         role=delivery.role,
-        state=delivery.state,
+        state=checks.shown_state(delivery),
         goal=delivery.goal,
-        steps=_looked(check, _steps(delivery, statements, overdue=overdue, at=at)),
+        steps=_looked(check, _steps(delivery, statements, seen, overdue=overdue, at=at)),
         overdue=overdue,
         due_at=delivery.due_at,
         closed_at=delivery.closed_at,
@@ -202,6 +211,7 @@ def _party(
         statements=statements,
         contradicted=check is not None and bool(check.finding),
         delivery=delivery,
+        seen=seen,
     )
 
 
@@ -212,8 +222,11 @@ def _first_step(delivery: Delivery) -> str:
     return first if first in ("paused", "asked") or ended.end_reason in BY_THE_PERSON else "over"
 
 
-def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at) -> list[Step]:
-    codes = ["sent", "received"]
+def _steps(
+    delivery: Delivery, statements: list[Evidence], seen: frozenset[str], *, overdue: bool, at
+) -> list[Step]:
+    """What was not said stands as what we saw; that a message was received is not to be seen, and left out."""
+    codes = ["sent"] if "received" in seen else ["sent", "received"]
     if (
         delivery.goal != Delivery.Goal.RECEIVED and delivery.event != messages.ERASURE_REQUESTED
     ):  # by then the flow has been stopped before
@@ -225,7 +238,8 @@ def _steps(delivery: Delivery, statements: list[Evidence], *, overdue: bool, at)
     for code in codes:
         reached = getattr(delivery, f"{code}_at")
         if reached:
-            steps.append(Step(code, "done", reached, _said(code, statements)))
+            name = f"seen_{code}" if code in seen else code
+            steps.append(Step(name, "done", reached, _said(code, statements)))
         elif code == "erased" and delivery.refused_at:
             steps.append(
                 Step(
@@ -314,7 +328,7 @@ def _complaint(delivery: Delivery, *, at: datetime.datetime) -> Complaint:
         "operator": loc(subscription.operator, "name"),
         "asked": asked,
         "due": _clock(delivery.due_at),
-        "state": label(delivery.state, "delivery"),
+        "state": label(checks.shown_state(delivery), "delivery"),
         "jti": delivery.jti,
         "subject": subscription.person.subject_id,
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from consents.checks import LOOKED
 from consents.models.agreements import Consent, EndReason, Erasure, Subscription
 from consents.models.channels import ChannelChange
 from consents.models.notices import Notice
@@ -32,6 +33,11 @@ def _words(choices: Any, **tones: str) -> dict[Any, tuple[Any, str]]:
     return {member.value: (member.label, tones.get(member.value, "neutral")) for member in choices}
 
 
+def entry_code(typ: str, actor_id: str) -> str:
+    """Under which an entry stands in WORDS: a step that was taken by our own look is nobody's word."""
+    return f"{typ} seen" if actor_id == LOOKED and f"{typ} seen" in WORDS["entry"] else typ
+
+
 WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
     "subscription": _words(Subscription.State, active="info"),
     "consent": _words(Consent.State, active="info", paused="wait"),
@@ -53,7 +59,9 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         checking="wait",
         dead="bad",
         manual="wait",
-    ),
+    )
+    # what we saw when we asked, and they never said
+    | {"seen_received": (_("멈추는 중이라고 나옴"), "info"), "seen_stopped": (_("멈춘 것을 봄"), "good")},
     "party_role": _words(Delivery.Role),
     "evidence": _words(Evidence.Status, stopped="good", erased="good", retained="late"),
     "means": _words(Evidence.Means) | {"readback": (_("방지턱이 되물어 봤어요"), "neutral")},
@@ -135,6 +143,7 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         "sent": (_("그만두라고 전했어요"), "neutral"),
         "received": (_("받았다고 했어요"), "neutral"),
         "stopped": (_("멈췄다고 했어요"), "neutral"),
+        "seen_stopped": (_("물어보니 멈춰 있었어요. 회사는 답하지 않았어요"), "neutral"),
         "checked": (_("정말 멈췄는지 확인했어요"), "neutral"),
         "contradicted": (_("확인해 보니 그대로 있어요"), "neutral"),
         "erased": (_("지웠다고 서명했어요"), "neutral"),
@@ -177,6 +186,8 @@ WORDS: dict[str, dict[Any, tuple[Any, str]]] = {
         "delivery.sent": (_("회사에 전했어요"), "wait"),
         "delivery.received": (_("회사가 받았다고 했어요"), "info"),
         "delivery.stopped": (_("회사가 멈췄다고 했어요"), "good"),
+        "delivery.received seen": (_("물어보니 멈추는 중이었어요"), "info"),
+        "delivery.stopped seen": (_("물어보니 멈춰 있었어요"), "good"),
         "delivery.erased": (_("업체가 지웠다고 서명했어요"), "good"),
         "delivery.dead": (_("전하지 못해 사람이 살펴봐요"), "bad"),
         "delivery.contradicted": (_("되물어 보니 멈추지 않았어요"), "bad"),

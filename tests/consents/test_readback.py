@@ -7,7 +7,7 @@ import pytest
 from django.core import mail as outbox
 from django.db import connection
 
-from consents import checks, jobs, lifecycle, mail, readback, routes, speedbump
+from consents import checks, jobs, lifecycle, mail, readback, routes, speedbump, steps
 from consents.actors import Actor
 from consents.models import Breaker, Case, Check, Delivery, EntryIndex, Notice
 from consents.queries import oversight
@@ -188,6 +188,46 @@ def test_our_own_look_is_enough_for_stopped(left, now, state, says):
     entry = EntryIndex.objects.get(jti=stop.jti, typ="delivery.stopped")
     values = {value.name: value.value for value in oversight.entry(entry.event_id).values}
     assert values["evd"] == "sha256:" + "ab" * 32 and values["mth"] == "방지턱이 되물어 봤어요"
+
+
+def test_what_we_saw_is_not_said_of_them(client, left, now):
+    """Of a silent company: the tracker, the certificate, the log's lines and the desk say that we saw it stopped, and
+    nothing that it never said."""
+    stop = left.deliveries.get(role="operator", event="subscription-ended")
+    Delivery.objects.filter(pk=stop.pk).update(state="sent", sent_at=now, attempts=1, next_at=None)
+    asked(stop, STOPPED, at=now + MINUTE)
+    client.force_login(left.person, backend="allauth.account.auth_backends.AuthenticationBackend")
+    followed = tracker(left, at=now + HOUR)
+    party = next(one for act in followed.acts for one in act.parties if one.delivery.jti == stop.jti)
+    codes = [step.code for step in party.steps if step.at]
+    assert "seen_stopped" in codes and not {"received", "stopped"} & set(codes)
+    assert party.state == "seen_stopped"
+    page = client.get(f"/me/subscriptions/{left.pk}/").content.decode()
+    assert "물어보니 멈춰 있었어요" in page
+    page = client.get(f"/me/subscriptions/{left.pk}/certificate/").content.decode()
+    assert "물어보니 멈춰 있었어요" in page and "회사가 멈췄다고 했어요" not in page and "답하지 않음" in page
+    stated = client.get(f"/me/subscriptions/{left.pk}/certificate/?format=json").json()
+    told = next(one for one in stated["parties"] if one["jti"] == str(stop.jti))
+    assert (
+        told["received_at"] is None
+        and told["seen_by_portal"] == ["received", "stopped"]
+        and told["stopped_at"]
+    )
+    admin = factories.MemberFactory(organization=stop.organization).person
+    client.force_login(admin, backend="allauth.account.auth_backends.AuthenticationBackend")
+    for path in ("/desk/deliveries/", f"/desk/deliveries/{stop.jti}/"):
+        page = client.get(path).content.decode()
+        assert "멈춘 것을 봄" in page and "멈췄다고 확인함" not in page and "받았다고 확인함" not in page
+
+
+def test_what_they_said_first_is_theirs(left, now):
+    stop = left.deliveries.get(role="operator", event="subscription-ended")
+    own = stop.organization
+    steps.acknowledge_all([stop.jti], organization=own, by=Actor.organization(own), at=now)
+    asked(stop, STOPPED, at=now + MINUTE)
+    followed = tracker(left, at=now + HOUR)
+    party = next(one for act in followed.acts for one in act.parties if one.delivery.jti == stop.jti)
+    assert [step.code for step in party.steps if step.at][-3:] == ["received", "seen_stopped", "checked"]
 
 
 def test_a_source_that_shows_it_as_stopped_is_done(left, now):
