@@ -105,6 +105,7 @@ urlpatterns = [
     path("desk/entries/<uuid:event_id>/proof/", desk.desk_proof, name="desk_proof"),
     path("desk/uploads/", uploads.desk_uploads, name="desk_uploads"),
     path("desk/uploads/<uuid:pk>/", uploads.desk_upload, name="desk_upload"),
+    path("desk/uploads/<uuid:pk>/drop/", uploads.drop_upload, name="drop_upload"),
     path("desk/uploads/<uuid:pk>/progress/", uploads.upload_progress, name="upload_progress"),
     path("desk/uploads/<uuid:pk>/refused.csv", uploads.refused_rows, name="refused_rows"),
     path("desk/end/", ending.desk_end, name="desk_end"),

@@ -67,7 +67,7 @@ def _some(upload: Upload, *, now: Callable[[], datetime.datetime], until: float)
     try:
         rows = _rows(upload, lines)
     except reports.NotAReport as error:
-        _give_up(upload, str(error), at=now())
+        _give_up(upload, error, at=now())
         return 0
     market = Market.of(upload.organization)
     while True:
@@ -88,9 +88,9 @@ def _batch(
     """One batch, in one transaction; how many rows it had, and whether there may be more."""
     with transaction.atomic():
         _without_waiting_for_the_disk()
-        row = Upload.objects.select_for_update().get(pk=upload.pk)
-        if row.read_to != upload.read_to or not row.is_open:
-            return 0, False  # somebody else was faster; what was read here is read again there
+        row = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if row is None or row.read_to != upload.read_to or not row.is_open:
+            return 0, False  # dropped, or somebody else was faster: what was read here is read again there
         batch = list(islice(rows, BATCH[row.kind]))
         report = Report()
         by = Actor.organization(upload.organization, member=row.member)
@@ -177,17 +177,23 @@ def _write_refused(upload: Upload, refused: list[Refusal]) -> None:
 def _fault(upload: Upload, name: str, *, at: datetime.datetime) -> None:
     """A batch failed for a reason nobody foresaw: the file goes to the end of the queue, and after MOST_FAULTS it is given up."""
     with transaction.atomic():
-        row = Upload.objects.select_for_update().get(pk=upload.pk)
+        row = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if row is None:
+            return
         row.faults, row.touched_at = row.faults + 1, at
         row.save(update_fields=["faults", "touched_at"])
     if row.faults >= MOST_FAULTS:
-        _give_up(upload, f"after line {row.line}: {name} on our side", at=at)
+        _give_up(upload, reports.NotAReport("ours", line=str(row.line), name=name), at=at)
 
 
-def _give_up(upload: Upload, fault: str, *, at: datetime.datetime) -> None:
+def _give_up(upload: Upload, fault: reports.NotAReport, *, at: datetime.datetime) -> None:
+    """Why is kept as a code with its values: it is told in the language of whoever asks."""
+    why = json.dumps([fault.code, fault.values])
     with transaction.atomic():
-        row = Upload.objects.select_for_update().get(pk=upload.pk)
-        row.state, row.fault, row.finished_at, row.touched_at = Upload.State.FAILED, fault[:300], at, at
+        row = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if row is None or not row.is_open:  # dropped in the same moment
+            return
+        row.state, row.fault, row.finished_at, row.touched_at = Upload.State.FAILED, why[:300], at, at
         row.save(update_fields=["state", "fault", "finished_at", "touched_at"])
         row.parts.all().delete()
 

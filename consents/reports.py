@@ -55,8 +55,24 @@ REASONS = {
 }
 
 
+# Why a file as a whole cannot be read.
+FAULTS = {
+    "lacks": _("첫 줄에 없는 칸이 있어요: %(missing)s. 첫 줄은 %(columns)s여야 해요."),
+    "twice": _("첫 줄에 같은 칸이 두 번 있어요. 하나만 남겨 주세요."),
+    "ours": _("%(line)s줄 다음을 넣다가 우리 쪽에 문제가 생겼어요(%(name)s). 다시 보내 주세요."),
+}
+
+
 class NotAReport(ValueError):
-    """The file as a whole cannot be read; the message says what to do."""
+    """The file as a whole cannot be read, as a code of FAULTS with its values; its words say what to do, in the language of
+    whoever reads them."""
+
+    def __init__(self, code: str, **values: str):
+        super().__init__(code)
+        self.code, self.values = code, values
+
+    def __str__(self) -> str:
+        return str(FAULTS[self.code]) % self.values
 
 
 class Refused(ValueError):
@@ -103,10 +119,7 @@ def read(path: Path) -> Iterator[tuple[int, Mapping]]:
         if path.suffix in (".ndjson", ".jsonl"):
             yield from objects(enumerate(file, start=1))
             return
-        try:
-            header = header_of(file.readline())
-        except NotAReport as error:
-            raise NotAReport(f"{path}: {error}") from error
+        header = header_of(file.readline())
         yield from cells(enumerate(file, start=2), header)
 
 
@@ -126,9 +139,9 @@ def header_of(line: str, columns: Iterable[str] = COLUMNS) -> list[str]:
     """The names of the columns. Raises NotAReport."""
     header = [name.strip() for name in _split(line) or []]
     if missing := [name for name in columns if name not in header]:
-        raise NotAReport(f"lacks the column {', '.join(missing)}: the first row must be {','.join(columns)}")
+        raise NotAReport("lacks", missing=", ".join(missing), columns=",".join(columns))
     if len(set(header)) != len(header):
-        raise NotAReport("has a column twice: keep one")
+        raise NotAReport("twice")
     return header
 
 

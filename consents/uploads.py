@@ -20,12 +20,17 @@ MOST_ROWS = 1_000_000
 MOST_BYTES = 1 << 30
 MOST_OPEN = 5  # files of one organization that are not finished
 PIECE = 1 << 20  # bytes of a part
+UNREAD = (Upload.State.RECEIVING, Upload.State.WAITING)  # what can still be dropped
 PATIENCE = datetime.timedelta(days=2)  # with a file of which nothing more comes
 KEPT = datetime.timedelta(days=90)  # what became of a file, and which rows were refused
 
 
 class NotNow(Exception):
     """The file takes no more pieces: it is complete."""
+
+
+class Begun(Exception):
+    """Rows of the file are in, or were looked at: it cannot be forgotten any more."""
 
 
 class WrongPlace(Exception):
@@ -41,7 +46,7 @@ class TooMuch(Exception):
 
 
 class TooManyOpen(Exception):
-    """Several files are under way: one of them first."""
+    """Several files are under way: one of them must finish, or be dropped, first."""
 
 
 def start(
@@ -114,9 +119,12 @@ def complete(upload: Upload, *, by: Actor, at: datetime.datetime) -> Upload:
 
 
 def drop(upload: Upload, *, by: Actor, at: datetime.datetime) -> None:
-    """A file that was not taken in whole is forgotten with its pieces. Raises NotNow where it was complete."""
+    """A file of which no row is in yet is forgotten with its pieces. Raises Begun where its turn has come, or is over."""
     with transaction.atomic():
-        _receiving(upload).delete()
+        row = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if row is None or row.state not in UNREAD:
+            raise Begun(str(upload.pk))
+        row.delete()
 
 
 def _receiving(upload: Upload) -> Upload:

@@ -18,6 +18,9 @@ CHANGES = (
         datetime.date(2026, 11, 28),
         (
             _("다른 회사나 그 서비스의 이름과 같거나 비슷해 보이는 서비스 이름은 409 name-is-taken이에요."),
+            _(
+                "DELETE /uploads/{id}로 끝나지 않은 파일을 그만둘 수 있어요. 이미 넣기 시작했으면 409 already-begun이에요."
+            ),
             _("닫은 서비스는 고치거나 약관을 낼 수 없어요(409 closed)."),
             _("한국 지원 API(지원-001…005)를 /mydata 아래에서 받아요."),
             _("동의 요청에 PKCE를 쓸 수 있어요. 돌아온 code는 POST /consent-requests/redeem에 한 번 내요."),

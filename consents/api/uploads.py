@@ -2,7 +2,7 @@
 
 POST /uploads                 → an id, and where the file goes
 PUT  /uploads/{id}/content    the file or a piece of it; `Content-Range` says which; with its last byte it is complete
-GET  /uploads/{id}            how far it is, and how many rows became what
+GET  /uploads/{id}            how far it is, and how many rows became what; DELETE drops it while no row is in
 GET  /uploads/{id}/refused    which rows did not go in, and why; `refused.csv` is the same as a file
 """
 
@@ -13,7 +13,7 @@ from django.http import StreamingHttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import JSONRenderer
@@ -61,9 +61,14 @@ class UploadDocument(serializers.Serializer):
     mismatched = serializers.IntegerField()
     waiting = serializers.IntegerField(help_text="of people who are not here yet")
     refused = serializers.IntegerField()
-    fault = serializers.CharField()
+    fault = serializers.SerializerMethodField(
+        help_text="why the file cannot be read, in your language; empty where it can"
+    )
     opened_at = shapes.Instant()
     finished_at = shapes.Instant(allow_null=True)
+
+    def get_fault(self, upload) -> str:
+        return queries.fault(upload)
 
 
 class FaultDocument(serializers.Serializer):
@@ -134,7 +139,8 @@ class Uploads(UploadDoor):
     )  # fmt: skip
     @once
     def post(self, request):
-        """Send the file to `Location` + `/content`. Up to 1,000,000 rows and 1 GiB; five files at a time."""
+        """Send the file to `Location` + `/content`. Up to 1,000,000 rows and 1 GiB; five files at a time: more is 409 `too-many-uploads` until one
+        of them is finished or dropped (`DELETE /uploads/{id}`)."""
         asked = self.read(Opening)
         needs(SCOPES[asked["kind"]], request=request)
         if asked["kind"] == Upload.Kind.HOLDINGS and not request.organization.is_operator:
@@ -161,6 +167,8 @@ class Uploads(UploadDoor):
 
 
 class OneUpload(UploadDoor):
+    http_method_names = ["get", "head", "delete"]
+
     @extend_schema(
         operation_id="upload", summary=_("보낸 파일 하나가 어디까지 들어갔는지"), tags=["operator", "source"],
         responses=UploadDocument,
@@ -169,6 +177,16 @@ class OneUpload(UploadDoor):
         """Ask again while it is `waiting` or `running`. A file of which nothing came for two days is forgotten, what became of the
         others after 90 days."""
         return Response(UploadDocument(self.own(pk)).data)
+
+    @extend_schema(
+        operation_id="drop_upload", summary=_("끝나지 않은 파일 그만두기"), tags=["operator", "source"],
+        responses={204: OpenApiResponse(description="forgotten, with what was received"), 409: problems.described("already-begun")},
+    )  # fmt: skip
+    def delete(self, request, pk):
+        """While it is `receiving` or `waiting`: it is forgotten, with every piece that came, and counts no more among the five.
+        Once its rows go in it runs to its end: 409 `already-begun`."""
+        uploads.drop(self.own(pk), by=self.actor, at=timezone.now())
+        return Response(status=204)
 
 
 class BytesParser(BaseParser):

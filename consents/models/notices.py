@@ -79,7 +79,7 @@ class Notice(models.Model):
     def heading(self) -> str:
         """What it is, in a few words: whoever ended something is named before what that leads to."""
         if self.kind == self.Kind.LOST and self.matter.startswith(f"{self.CLOSED} "):
-            return _("회사가 서비스를 닫았어요")
+            return str(_("회사가 서비스를 닫았어요"))
         if self.kind == self.Kind.LOST and self.matter.startswith(f"{self.ENDED} "):
-            return _("상대가 끝냈어요")
+            return str(_("상대가 끝냈어요"))
         return self.get_kind_display()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.utils import translation
 from consents import access, reports
 from consents.models import Upload, UploadRefusal
 from consents.transfers import REASONS
+from consents.uploads import UNREAD
 from providers.models import Organization
 
 from . import paging
@@ -32,7 +34,18 @@ def progress(upload: Upload) -> dict[str, Any]:
         "upload": upload,
         "counts": [(name, getattr(upload, name)) for name in COUNTS],
         "percent": upload.percent,
+        "fault": fault(upload),
+        "droppable": upload.state in UNREAD,
     }
+
+
+def fault(upload: Upload) -> str:
+    """Why the file could not be read, in the language of whoever reads it; empty where it could."""
+    try:
+        code, values = json.loads(upload.fault)
+    except ValueError:  # words of before there were codes
+        return upload.fault
+    return str(reports.NotAReport(code, **values))
 
 
 def refusals(upload: Upload, *, beyond: int = 0) -> tuple[list[dict[str, Any]], int | None]:

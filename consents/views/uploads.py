@@ -6,7 +6,7 @@ from django.http import StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from consents import access, uploads
 from consents.actors import Actor
@@ -52,7 +52,8 @@ def _sent(request, form: UploadForm):
         )
     except uploads.TooManyOpen:
         messages.error(
-            request, _("아직 끝나지 않은 파일이 많아요. 먼저 보낸 파일이 끝난 뒤에 다시 해 주세요.")
+            request,
+            _("아직 끝나지 않은 파일이 많아요. 아래에서 하나를 열어 그만두거나, 끝난 뒤에 다시 해 주세요."),
         )
         return redirect("desk_uploads")
     try:
@@ -78,6 +79,20 @@ def desk_upload(request, pk):
         "first_url": request.path if int(beyond) else None,
     }
     return render(request, "desk/desk_upload.html", {**queries.progress(upload), "rows": rows, **links})
+
+
+@access.operator_admin
+@require_POST
+def drop_upload(request, pk):
+    own = request.user.organization
+    upload = access.own_upload(own, pk)
+    try:
+        uploads.drop(upload, by=Actor.organization(own, member=request.user), at=timezone.now())
+    except uploads.Begun:
+        messages.error(request, _("이미 넣기 시작해서 그만둘 수 없어요."))
+        return redirect("desk_upload", pk=pk)
+    messages.success(request, _("파일을 그만뒀어요. 받은 것은 모두 지웠어요."))
+    return redirect("desk_uploads")
 
 
 @access.operator_admin

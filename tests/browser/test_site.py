@@ -15,7 +15,7 @@ WITHOUT_A_PAGE = {
     "settle_case", "desk_settle", "replay_delivery", "approve_channel", "withdraw_channel", "rotate_channel_key", "start_gym",
     "gym_progress",  # inside the run
     "disconnect_app", "rotate_api_secret", "retire_api_secret", "revoke_api_tokens", "retire_api_client", "remove_api_keys", "retire_oversight_app",
-    "desk_upload", "upload_progress", "refused_rows",  # tests/consents/test_upload_pages.py
+    "desk_upload", "upload_progress", "refused_rows", "drop_upload",  # tests/consents/test_upload_pages.py
     "close_service",  # a button of desk_end
     "tidy",  # "me" with a way back; tests/consents/test_counting.py
 }  # fmt: skip

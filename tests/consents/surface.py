@@ -377,6 +377,7 @@ FORMS: dict[str, Form] = {
     "desk_uploads": Form(
         lambda side: {"kind": "holdings", "file": SimpleUploadedFile("a.csv", b"subject\n")}
     ),
+    "drop_upload": Form(lambda side: {}, button=True),
     "answer_notice": Form(lambda side: {"answer": "kept"}),
     "account": Form(lambda side: {"name": "김새봄", "language": "ko", "warn_at": "4"}),
     "reveal": Form(lambda side: {"case": "2026-감독-0142", "reason": "민원 처리에 본인 확인이 필요해요."}),

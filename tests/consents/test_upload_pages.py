@@ -56,6 +56,35 @@ def test_a_file_is_sent_watched_and_its_refused_rows_are_told(desk, service):
     assert str(upload.pk) in desk.get("/desk/uploads/").content.decode()
 
 
+def test_an_unfinished_file_can_be_dropped(desk, service):
+    """Five of them lock nobody out: each page says that it is not all here, and ends it."""
+    own = service.organization
+    by, at = Actor.organization(own), timezone.now()
+    first, *_others = [
+        uploads.start(own, kind="holdings", format="csv", by=by, at=at) for _n in range(uploads.MOST_OPEN)
+    ]
+    file = SimpleUploadedFile("holdings.csv", b"subject\n")
+    told = desk.post("/desk/uploads/", {"kind": "holdings", "file": file}, follow=True).content.decode()
+    assert "그만두거나" in told and str(first.pk) in told
+    page = desk.get(f"/desk/uploads/{first.pk}/").content.decode()
+    assert "아직 다 오지 않았어요" in page and "이 화면을 닫아도" not in page and "이 파일 그만두기" in page
+    assert desk.post(f"/desk/uploads/{first.pk}/drop/")["Location"] == "/desk/uploads/"
+    assert Upload.objects.count() == uploads.MOST_OPEN - 1
+    again = uploads.start(own, kind="holdings", format="csv", by=by, at=at)
+    Upload.objects.filter(pk=again.pk).update(state="running")
+    assert "이 파일 그만두기" not in desk.get(f"/desk/uploads/{again.pk}/").content.decode()
+    told = desk.post(f"/desk/uploads/{again.pk}/drop/", follow=True).content.decode()
+    assert "이미 넣기 시작해서" in told and Upload.objects.filter(pk=again.pk).exists()
+
+
+@pytest.mark.parametrize(("language", "words"), [("ko", "첫 줄에 없는 칸이 있어요: service_client_id"), ("en", "The first row lacks the column service_client_id")])  # fmt: skip
+def test_why_a_file_cannot_be_read_is_told_in_the_readers_language(desk, language, words):
+    file = SimpleUploadedFile("holdings.csv", b"subject\n")
+    page = desk.post("/desk/uploads/", {"kind": "holdings", "file": file})["Location"]
+    intake.run(now=timezone.now)
+    assert words in desk.get(page, HTTP_ACCEPT_LANGUAGE=language).content.decode()
+
+
 @pytest.mark.parametrize("wrong", [{"kind": "gold"}, {"name": "a.xlsx"}, {"file": None}, {"more": "1"}])
 def test_what_is_no_file_of_rows_is_told(desk, wrong):
     name = wrong.pop("name", "a.csv")

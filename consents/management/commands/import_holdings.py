@@ -60,7 +60,8 @@ Example:
                 progress=bar.update,
             )  # fmt: skip
         except reports.NotAReport as error:
-            raise CommandError(str(error)) from error
+            with translation.override("en"):  # as everything a command says
+                raise CommandError(f"{file}: {error}") from error
         except OSError as error:
             raise CommandError(f"cannot read {file}: {error.strerror or error}") from error
         finally:

@@ -54,6 +54,51 @@ def test_each_row_is_answered(operator, person, service, source, form):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("language", "words"), [("ko", "첫 줄에 없는 칸이 있어요"), ("en", "The first row lacks the column")]
+)
+def test_a_csv_without_its_columns_is_told_in_the_readers_language(operator, service, language, words):
+    headers = {"content_type": "text/csv", "Accept_Language": language}
+    told = operator.post("holdings", "subject,joined_on\n", **headers)
+    assert (
+        told.status_code == 400
+        and words in told.json()["detail"]
+        and "service_client_id" in told.json()["detail"]
+    )
+    path = operator.post("uploads", {"kind": "holdings", "format": "csv"}).json()["id"]
+    operator.put(f"uploads/{path}/content", "subject\n", content_type="text/csv")
+    intake.run(now=timezone.now)
+    found = operator.get(f"uploads/{path}", Accept_Language=language).json()
+    assert found["state"] == "failed" and words in found["fault"]
+
+
+def dropped(caller, path: str):
+    return caller.client.delete(caller.url(path), headers=caller.headers)
+
+
+def test_an_unfinished_file_is_dropped_and_room_is_made(operator, service):
+    opened = [operator.post("uploads", {"kind": "holdings", "format": "csv"}).json()["id"] for _n in range(5)]
+    refused = operator.post("uploads", {"kind": "holdings", "format": "csv"})
+    assert refused.status_code == 409 and "DELETE /uploads/{id}" in refused.json()["detail"]
+    stranger = of(factories.OperatorFactory())
+    assert dropped(stranger, f"uploads/{opened[0]}").status_code == 404
+    operator.put(
+        f"uploads/{opened[1]}/content", "subject\n", content_type="text/csv"
+    )  # complete, and waiting
+    for one in opened[:2]:
+        assert dropped(operator, f"uploads/{one}").status_code == 204
+        assert (
+            operator.get(f"uploads/{one}").status_code
+            == dropped(operator, f"uploads/{one}").status_code
+            == 404
+        )
+    assert intake.run(now=timezone.now) == 0
+    Upload.objects.filter(pk=opened[2]).update(state="running")
+    told = dropped(operator, f"uploads/{opened[2]}")
+    assert told.status_code == 409 and told.json()["type"].endswith("#already-begun")
+    assert operator.post("uploads", {"kind": "holdings", "format": "csv"}).status_code == 201
+
+
 UNSTORABLE = [
     {"purpose": "\0"}, {"purpose": "\ud800"}, {"scopes": ["bank.list", "\0"]}, {"subject": "\udfff"}, {"\0": "x"}, {"\ud800": "\ud800"},
 ]  # fmt: skip
