@@ -24,16 +24,20 @@ from providers.models import Organization, Scope, Service
 
 BATCH = 1000
 
-# Rows that say what stands here already: live, by the same scopes, no longer and no later used. The bulk of every report.
+# Rows that say what stands here already: live, by the same scopes, no longer and no later used. The bulk of every report. Each
+# is looked up by its keys, however little the database knows yet of tables that have just been filled.
 _KNOWN_SQL = """
 SELECT row.number
 FROM reported row
-JOIN consents_person p ON p.subject_id = row.subject
-JOIN consents_subscription s ON s.person_id = p.id AND s.service_id = row.service_id AND s.state = 'active'
-JOIN consents_consent c ON c.subscription_id = s.id AND c.source_id = row.source_id AND c.kind = 'transfer' AND c.state <> 'ended'
-WHERE c.scopes @> row.scopes::varchar[] AND c.scopes <@ row.scopes::varchar[]
-  AND row.end_date <= c.until_on
-  AND (row.last_used_on IS NULL OR row.last_used_on <= coalesce(s.last_used_on, row.joined_on))
+JOIN LATERAL (SELECT id FROM consents_person WHERE subject_id = row.subject LIMIT 1) p ON true
+JOIN LATERAL (
+  SELECT id, last_used_on FROM consents_subscription
+  WHERE person_id = p.id AND service_id = row.service_id AND state = 'active' LIMIT 1) s ON true
+JOIN LATERAL (
+  SELECT FROM consents_consent c
+  WHERE c.subscription_id = s.id AND c.source_id = row.source_id AND c.kind = 'transfer' AND c.state <> 'ended'
+    AND c.scopes @> row.scopes::varchar[] AND c.scopes <@ row.scopes::varchar[] AND row.end_date <= c.until_on LIMIT 1) c ON true
+WHERE row.last_used_on IS NULL OR row.last_used_on <= coalesce(s.last_used_on, row.joined_on)
 """
 
 
