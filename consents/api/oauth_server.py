@@ -277,7 +277,8 @@ def _check_form(request: Request) -> dict:
 
 def is_beyond(user, scopes: Iterable[str]) -> bool:
     """Whether this account can never have one of the scopes. A visitor's role is not known yet."""
-    return user.is_authenticated and bool(set(scopes) - ALLOWED[access.role(user)])
+    role = access.role(user)
+    return role is not None and bool(set(scopes) - ALLOWED[role])
 
 
 def _check_scopes(request: Request) -> dict:
