@@ -41,6 +41,10 @@ class WrongPlace(Exception):
         self.received = received
 
 
+class OtherTotal(Exception):
+    """The piece says that the file has another length than a piece before it said."""
+
+
 class TooMuch(Exception):
     """More rows or bytes than a file may have: send several."""
 
@@ -69,14 +73,23 @@ def start(
 
 
 def receive(
-    upload: Upload, stream, *, begin: int, most: int | None = None, by: Actor, at: datetime.datetime
+    upload: Upload,
+    stream,
+    *,
+    begin: int,
+    most: int | None = None,
+    total: int | None = None,
+    by: Actor,
+    at: datetime.datetime,
 ) -> Upload:
-    """Take what `stream` gives, from byte `begin` of the file on, at most `most` bytes. Each piece is kept by itself.
+    """Take what `stream` gives, from byte `begin` of the file on, at most `most` bytes. Each piece is kept by itself. `total`
+    is how long the whole is said to be.
 
-    Raises NotNow, WrongPlace, TooMuch; what came before that stays."""
+    Raises OtherTotal, NotNow, WrongPlace, TooMuch; what came before that stays."""
+    end = begin + (most or 0)
     left = MOST_BYTES + 1 if most is None else most
     while left and (piece := _piece(stream, min(PIECE, left))):
-        upload = _keep(upload, piece, begin=begin, at=at)
+        upload = _keep(upload, piece, begin=begin, end=end, total=total, at=at)
         begin += len(piece)
         left -= len(piece)
     return upload
@@ -90,11 +103,17 @@ def _piece(stream, size: int) -> bytes:
     return bytes(found)
 
 
-def _keep(upload: Upload, piece: bytes, *, begin: int, at: datetime.datetime) -> Upload:
+def _keep(
+    upload: Upload, piece: bytes, *, begin: int, end: int, total: int | None, at: datetime.datetime
+) -> Upload:
     with transaction.atomic():
         row = _receiving(upload)
         if begin != row.received:
             raise WrongPlace(row.received)
+        if row.total is None:
+            row.total = total
+        if row.total is not None and (total not in (None, row.total) or end > row.total):
+            raise OtherTotal(str(row.pk))
         row.received += len(piece)
         row.lines += piece.count(b"\n")
         if (
@@ -102,7 +121,7 @@ def _keep(upload: Upload, piece: bytes, *, begin: int, at: datetime.datetime) ->
         ):  # the header, and an end of line after the last row
             raise TooMuch(str(row.pk))
         row.touched_at = at
-        row.save(update_fields=["received", "lines", "touched_at"])
+        row.save(update_fields=["received", "total", "lines", "touched_at"])
         UploadPart.objects.create(
             upload=row, start=begin, size=len(piece), sealed=vault.seal(piece, aad=_place(row.pk, begin))
         )
@@ -110,9 +129,11 @@ def _keep(upload: Upload, piece: bytes, *, begin: int, at: datetime.datetime) ->
 
 
 def complete(upload: Upload, *, by: Actor, at: datetime.datetime) -> Upload:
-    """Nothing more comes: its turn comes next. Raises NotNow where that was said before."""
+    """Nothing more comes: its turn comes next. Raises NotNow where that was said before, OtherTotal where something is missing."""
     with transaction.atomic():
         row = _receiving(upload)
+        if row.total not in (None, row.received):
+            raise OtherTotal(str(row.pk))
         row.state, row.touched_at = Upload.State.WAITING, at
         row.save(update_fields=["state", "touched_at"])
     return row

@@ -61,6 +61,9 @@ CHANGES = (
             _(
                 "code_challenge_method만 있고 code_challenge가 없으면 400이에요. 415는 받는 형식을 알려요. 본문 전체를 가리키는 pointer는 #이에요."
             ),
+            _(
+                "파일 조각의 Content-Range가 앞 조각과 다른 전체 길이를 적으면 400이고, 아무것도 바뀌지 않아요."
+            ),
         ),
     ),
     Change(datetime.date(2026, 11, 22), (_("v1을 열었어요."),)),

@@ -6,6 +6,7 @@ GET  /uploads/{id}            how far it is, and how many rows became what; DELE
 GET  /uploads/{id}/refused    which rows did not go in, and why; `refused.csv` is the same as a file
 """
 
+import functools
 import io
 import re
 
@@ -206,6 +207,19 @@ class LineBytes(BytesParser):
     media_type = MEDIA_TYPES[Upload.Format.NDJSON]
 
 
+def _honest(door):
+    """A piece that contradicts an earlier one is told so."""
+
+    @functools.wraps(door)
+    def put(*args, **kwargs):
+        try:
+            return door(*args, **kwargs)
+        except uploads.OtherTotal as error:
+            raise _not(_("전체 길이가 앞 조각에 적힌 것과 달라요.")) from error
+
+    return put
+
+
 class Content(UploadDoor):
     http_method_names = ["put"]
     parser_classes = [BytesParser, CsvBytes, LineBytes]
@@ -216,21 +230,22 @@ class Content(UploadDoor):
         parameters=[OpenApiParameter("Content-Range", str, OpenApiParameter.HEADER, description="`bytes 0-1048575/5242880`")],
         responses={200: UploadDocument, 202: UploadDocument, 409: problems.described("wrong-place"), 413: problems.described("too-large"), 415: problems.described("unsupported-media-type")},
     )  # fmt: skip
+    @_honest
     def put(self, request, pk):
         """The whole file, or with `Content-Range` (RFC 9110 §14.4) a piece: the next one begins at `received`. The total may be `*`
-        until the last piece. A body longer or shorter than the range is 400, and nothing of it is kept. 200: more is to come; 202: complete, its turn comes next. What was here when a connection broke
+        until the last piece; once told it stays. A body longer or shorter than the range is 400, and nothing of it is kept. 200: more is to come; 202: complete, its turn comes next. What was here when a connection broke
         stays. A piece that begins elsewhere is 409 `wrong-place`, with the bytes that are here in its `detail`."""
         upload, at = self.own(pk), timezone.now()
         begin, end, total = _range(request)
         most = None if end is None else end + 1 - begin
         _check_length(request, most)
         stream = request.data if hasattr(request.data, "read") else io.BytesIO()  # no body at all
-        upload = uploads.receive(upload, stream, begin=begin, most=most, by=self.actor, at=at)
+        upload = uploads.receive(upload, stream, begin=begin, most=most, total=total, by=self.actor, at=at)
         if end is not None and upload.received != end + 1:
             raise _not(
                 _("본문이 적힌 것보다 짧아요.")
             )  # the connection broke: nobody hears this, and what came stays
-        done = end is None or total == upload.received
+        done = end is None or upload.total == upload.received
         if done:
             upload = uploads.complete(upload, by=self.actor, at=timezone.now())
         return Response(UploadDocument(upload).data, 202 if done else 200)

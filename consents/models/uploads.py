@@ -92,6 +92,9 @@ class Upload(models.Model):
     format = models.CharField(max_length=6, choices=Format)
     state = models.CharField(max_length=9, choices=State, default=State.RECEIVING)
     received = models.BigIntegerField(default=0, help_text="bytes that are here")
+    total = models.BigIntegerField(
+        null=True, blank=True, help_text="bytes of the whole, once a piece has told"
+    )
     lines = models.BigIntegerField(default=0, help_text="line ends in them")
     read_to = models.BigIntegerField(default=0, help_text="bytes whose rows are in")
     line = models.BigIntegerField(default=0, help_text="number of the last line read")
@@ -116,6 +119,10 @@ class Upload(models.Model):
             models.CheckConstraint(
                 name="upload_is_read_as_far_as_it_is_here",
                 condition=Q(read_to__gte=0) & Q(read_to__lte=F("received")),
+            ),
+            models.CheckConstraint(
+                name="upload_is_no_longer_than_it_said",
+                condition=Q(total__isnull=True) | Q(total__gte=F("received")),
             ),
             models.CheckConstraint(
                 name="upload_finishes_with_a_date",

@@ -485,6 +485,7 @@ REFUSED: dict[str, list[str]] = {
         "UPDATE consents_upload SET read_to = 11",
         "UPDATE consents_upload SET read_to = -1",
     ],
+    "upload_is_no_longer_than_it_said": ["UPDATE consents_upload SET total = received - 1"],
     "upload_finishes_with_a_date": [
         "UPDATE consents_upload SET state = 'done'",
         "UPDATE consents_upload SET finished_at = now()",

@@ -8,7 +8,7 @@ from django.utils import timezone, translation
 from consents import intake, reports
 from consents.models import Subscription, Upload, WaitingHolding
 from tests import factories
-from tests.consents.api.conftest import of
+from tests.consents.api.conftest import of, problem
 from tests.consents.test_uploads import ci_of, csv_of, row, waiting_rows
 
 pytestmark = pytest.mark.django_db
@@ -271,6 +271,30 @@ def test_a_whole_file_needs_no_range(operator, service, source):
     assert operator.get(path).json()["waiting"] == 1
 
 
+def test_the_length_of_the_whole_is_told_once(operator, service, source, unchanged):
+    data = csv_of([row(ci_of(n), service, source) for n in range(40)])
+    path, size = opened(operator), len(data)
+    assert size > 5000
+    assert put(operator, path, data[:50], "bytes 0-49/5000").json()["received"] == 50
+    with unchanged():
+        for piece, told in (
+            (data[50:100], "bytes 50-99/100"), (data[50:100], "bytes 50-99/5001"), (data[50:], f"bytes 50-{size - 1}/*"),
+            (data[50:], f"bytes 50-{size - 1}/{size}"), (b"", None),
+        ):  # fmt: skip
+            refused = put(operator, path, piece, told)
+            assert problem(refused, 400, "invalid-request")["errors"][0]["parameter"] == "Content-Range", told
+    assert put(operator, path, data[50:100], "bytes 50-99/*").status_code == 200
+    last = put(operator, path, data[100:5000], "bytes 100-4999/*")
+    assert (last.status_code, last.json()["state"]) == (202, "waiting"), "the length is known"
+
+
+def test_a_piece_elsewhere_tells_no_length(operator):
+    path = opened(operator)
+    assert put(operator, path, b"x" * 50, "bytes 50-99/100").status_code == 409
+    assert put(operator, path, b"x" * 50, "bytes 0-49/80").status_code == 200
+    assert put(operator, path, b"x" * 30, "bytes 50-79/80").status_code == 202
+
+
 @pytest.mark.parametrize(
     "told",
     ["bytes 5-1/9", "bytes 0-9/9", "bytes=0-1", "bytes 0-/4", "lines 0-1/2", "bytes 0-98/99", "x" * 500],
@@ -282,7 +306,7 @@ def test_a_range_that_says_something_else(operator, told):
 
 def test_a_piece_of_another_length_than_its_range_leaves_nothing(operator):
     path, size = opened(operator), 3 << 20
-    assert put(operator, path, b"x" * 100, f"bytes 0-99/{size}").status_code == 200
+    assert put(operator, path, b"x" * 100, "bytes 0-99/*").status_code == 200
     for body, told in (
         (b"abc", f"bytes 100-{size - 1}/{size}"),
         (b"abc", "bytes 100-100/*"),
