@@ -119,6 +119,10 @@ class Steps(serializers.Serializer):
 
 class PartySteps(Steps):
     organization = Name()
+    seen_by_portal = serializers.ListField(
+        child=serializers.ChoiceField(["received", "stopped"]),
+        help_text="steps it never said: we asked, and saw that it had stopped; `received_at` is null then",
+    )
 
 
 class SubscriptionDetail(Subscription):

@@ -11,7 +11,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import access, lifecycle
+from consents import access, checks, lifecycle
 from consents.actors import Actor
 from consents.api import documents, receipts, shapes
 from consents.api.authentication import BrowserAuthentication, Consumer, TokenAuthentication
@@ -350,10 +350,14 @@ def _detailed(subscriptions) -> list["_Detailed"]:
     ):
         by_id[consent.subscription_id]["consents"].append(consent)
     for delivery in (
-        Delivery.objects.filter(subscription__in=by_id, replay_of__isnull=True)
+        checks.with_looks(Delivery.objects.filter(subscription__in=by_id, replay_of__isnull=True))
         .select_related("organization")
         .order_by("id")
     ):
+        seen = checks.seen(delivery)
+        delivery.seen_by_portal = sorted(seen)  # type: ignore[attr-defined]
+        if "received" in seen:  # for this document only: nobody said so
+            delivery.received_at = None
         by_id[delivery.subscription_id]["deliveries"].append(delivery)
     return [_Detailed(**one) for one in found]
 

@@ -9,6 +9,8 @@ from django.db import connection
 
 from consents import checks, jobs, lifecycle, mail, readback, routes, speedbump, steps
 from consents.actors import Actor
+from consents.api import documents
+from consents.api import person as person_api
 from consents.models import Breaker, Case, Check, Delivery, EntryIndex, Notice
 from consents.queries import oversight
 from consents.queries.tracker import tracker
@@ -218,6 +220,19 @@ def test_what_we_saw_is_not_said_of_them(client, left, now):
     for path in ("/desk/deliveries/", f"/desk/deliveries/{stop.jti}/"):
         page = client.get(path).content.decode()
         assert "멈춘 것을 봄" in page and "멈췄다고 확인함" not in page and "받았다고 확인함" not in page
+
+
+def test_the_persons_own_record_says_who_said_it(left, now):
+    stop = left.deliveries.get(role="operator", event="subscription-ended")
+    Delivery.objects.filter(pk=stop.pk).update(state="sent", sent_at=now, attempts=1, next_at=None)
+    asked(stop, STOPPED, at=now + MINUTE)
+    told = documents.SubscriptionDetail(person_api._detailed([left])[0]).data["deliveries"]
+    line = next(one for one in told if one["jti"] == str(stop.jti))
+    assert (
+        line["seen_by_portal"] == ["received", "stopped"]
+        and line["received_at"] is None
+        and line["stopped_at"]
+    )
 
 
 def test_what_they_said_first_is_theirs(left, now):
