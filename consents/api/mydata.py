@@ -68,7 +68,8 @@ def refusal(error: Exception, context: dict) -> Response:
     headers = {
         name: usual[name] for name in ("Retry-After", "WWW-Authenticate", "Allow") if usual.has_header(name)
     }
-    return Response(told(code), status, headers=headers)
+    place = getattr(error, "words", "") if code == "40101" else ""  # what is wrong with a proof (RFC 9449)
+    return Response(told(code, place), status, headers=headers)
 
 
 class KoreanDescribed(Described):

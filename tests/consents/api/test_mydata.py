@@ -7,10 +7,12 @@ from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
+from allauth.idp.oidc.models import Token
 from django.test import Client
 from django.utils import timezone
 
 from consents import counts, oauth
+from consents.api import dpop
 from consents.api import oauth as doors
 from consents.api.mydata import mark
 from consents.models import Case, WeeklyCount
@@ -196,6 +198,15 @@ def test_who_may_call(parties, app, person, unchanged, name):
         refused(call(name, SAMPLES[name], caller=Caller("nonsense")), 401, "40101")
         refused(call(name, SAMPLES[name], caller=narrow), 401, "40104")
         refused(call(name, SAMPLES[name], caller=Caller(token(app, person, ["me"]))), 401, "40104")
+
+
+def test_a_bound_token_is_told_what_it_needs(parties):
+    caller = of(parties[0])
+    bound = Token.objects.get()
+    oauth.bind(bound, "x")
+    bound.save()
+    body = refused(call("지원-002", SAMPLES["지원-002"], caller=caller), 401, "40101")
+    assert body["rsp_msg"] == f"잘못된 토큰 ({dpop.remedy('bearer')})"
 
 
 def test_what_is_no_call(parties):
