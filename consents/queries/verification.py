@@ -56,7 +56,7 @@ _CLAIMS: dict[str, tuple[Any, list[str]]] = {
     "erasure refused": (gettext_lazy("지우지 못하는 법적 근거"), ["text"]),
     "sent": (gettext_lazy("전한 때"), ["party", "moment"]),
     "received": (gettext_lazy("받았다는 답"), ["party", "moment"]),
-    "stopped": (gettext_lazy("멈췄다는 답"), ["party", "moment"]),
+    "stopped": (gettext_lazy("멈춘 것(답하거나 방지턱이 봄)"), ["party", "moment"]),
     "erased": (gettext_lazy("지웠다는 서명"), ["party", "moment"]),
     "evidence": (gettext_lazy("증적의 지문"), ["party", "text"]),
     "document": (gettext_lazy("확인서에 들어 있지 않은 증거 문서"), ["party", "text"]),
