@@ -358,6 +358,7 @@ SPECTACULAR_SETTINGS = {
         "NoticeKind": "consents.models.Notice.Kind",
         "UploadKind": "consents.models.uploads.Upload.Kind",
         "CaseKind": "consents.models.Case.Kind",
+        "CallKind": "consents.models.WeeklyCalls.Kind",
         "Rider": "providers.models.catalogue.Rider",
     },
 }
