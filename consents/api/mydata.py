@@ -20,6 +20,7 @@ from consents.api import korea_schema, limits, oauth, problems
 from consents.api.authentication import Anyone, Organization
 from consents.api.doors import Described, Door
 from consents.api.operator import OrganizationDoor
+from consents.limits import Budget
 from consents.queries import directory
 from providers.models import ApiClient
 from providers.wires.korea_fields import KOREA, TRAN_ID, from_query, moment, problem
@@ -160,11 +161,14 @@ class Token(KoreanDoor):
     permission_classes = [Anyone]
     parser_classes = [TokenForm]
 
-    def counted(self, request) -> None:
-        """Nothing here: our own token endpoint counts, client by client."""
+    def counted(self, request) -> Budget | None:
+        """Only what asks for no token: our own token endpoint counts the rest, client by client."""
+        return super().counted(request) if request.method != "POST" else None
 
     def finalize_response(self, request, response, *args, **kwargs):
-        if not response.has_header("RateLimit"):  # refused before anybody looked who it is
+        if request.method == "POST" and not response.has_header(
+            "RateLimit"
+        ):  # refused before anybody looked who it is
             self.budget = oauth.nobody(request._request)
             if self.budget.is_spent:
                 response = Response(told("42902"), 429, headers={"Retry-After": str(self.budget.seconds)})

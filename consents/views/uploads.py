@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from consents import access, uploads
 from consents.actors import Actor
+from consents.forms.channels import Button
 from consents.forms.sealed import FIELDS, LARGEST
 from consents.forms.uploads import UploadForm
 from consents.models import Upload
@@ -86,6 +87,8 @@ def desk_upload(request, pk):
 def drop_upload(request, pk):
     own = request.user.organization
     upload = access.own_upload(own, pk)
+    if not Button(request.POST).is_valid():
+        raise BadRequest
     try:
         uploads.drop(upload, by=Actor.organization(own, member=request.user), at=timezone.now())
     except uploads.Begun:
