@@ -191,7 +191,7 @@ def ask_for(portal: Portal, folder: Path, seconds: int) -> None:
 @pytest.mark.timeout(300)
 def test_a_stranger_finds_nothing_in_a_little_while(portal, tmp_path):
     """No 5xx, no undocumented status, no way around authorization; the long run is below."""
-    ask_for(portal, tmp_path, 40)
+    ask_for(portal, tmp_path, 20)
 
 
 class Holed(Quiet):
