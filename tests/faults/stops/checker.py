@@ -26,6 +26,7 @@ class Report:
     parties: int = 0
     posts: int = 0
     refused: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)  # in the operators' words
     lost: int = 0
     doubled: int = 0
     late: int = 0
@@ -87,7 +88,9 @@ class Judge:
     def _read_effects(self) -> None:
         for event in self.events:
             self.report.posts += event["f"] == "post"
-            self.report.refused += event["f"] == "refused"
+            if event["f"] == "refused":
+                self.report.refused += 1
+                self.report.refusals[event["v"]] = self.report.refusals.get(event["v"], 0) + 1
             if event["f"] == "effect":
                 told = event["v"]
                 act = told["subscription"] if told["event"] == "subscription-ended" else told["consents"][0]

@@ -25,6 +25,7 @@ from tests.faults.stops.history import History
 
 POLL = "/api/v1/sets/poll"
 REFETCH = 0.3  # seconds between two looks at the portal's keys
+SECRETS = 9  # that an operator knows: changed every two seconds, as long as a request may be under way (15 s)
 
 
 class Refused(Exception):
@@ -245,7 +246,7 @@ class City:
             for code, mood in told.get("moods", {}).items():
                 self.operators[code].mood = mood
             for code, secret in told.get("secrets", {}).items():
-                self.operators[code].secrets = [secret, *self.operators[code].secrets][:2]
+                self.operators[code].secrets = [secret, *self.operators[code].secrets][:SECRETS]
             if "polls" in told:
                 fresh, self.polls = set(told["polls"]) - self.polls, set(told["polls"])
                 self.polling = [asyncio.ensure_future(self.operators[code].poll()) for code in fresh]
