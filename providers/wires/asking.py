@@ -21,6 +21,10 @@ from providers.wires.outcomes import (
 )
 
 LONGEST_NAME = 1024  # characters of an identifier that goes into an address
+# What ends one thing after the other can only say: that has ended. A pause, a change and a wish to erase have no call in it.
+WHOLE = frozenset({"subscription-ended", "operator-ended"})
+ENDS = WHOLE | {"consent-withdrawn"}
+_GOES_ALONG = {"use", "marketing"}  # what the operator itself does with it ends with the whole subscription
 
 # Of several outcomes the first here is that of the message; of several readings likewise.
 _FIRST = (RETRY, BLOCKED, KEY, GONE, REFUSED, CHECK, SENT)
@@ -51,11 +55,14 @@ async def send_each(
     """End everything that the message names by one of `kinds`, in their order, in `total` seconds together; the outcome
     that most needs somebody is that of the message.
 
-    What one thing's answer says about the address ends the round; what it says about the thing does not."""
-    references = _named(message, kinds)
+    What one thing's answer says about the address ends the round; what it says about the thing does not. What has a name is
+    ended even where another has none; then the outcome is REFUSED and says so."""
+    if message.event not in ENDS:
+        return Outcome(REFUSED, detail=f"the protocol has no call for {message.event}")
+    references, unnamed = _named(message, kinds)
     if not references:
         return Outcome(REFUSED, detail=f"the message names no {kinds[0]}")
-    outcomes = []
+    outcomes = [Outcome(REFUSED, detail=f"no {kinds[0]} of consent {one}") for one in unnamed[:1]]
     try:
         async with asyncio.timeout(total):
             for reference in references:
@@ -71,7 +78,7 @@ async def read_each(
     message: Message, kinds: Sequence[str], read: Callable[[Reference], Awaitable[Reading]], total: float
 ) -> Reading:
     """What the other side says of everything the message names: stopped only if all of it is. In `total` seconds."""
-    references = _named(message, kinds)
+    references, unnamed = _named(message, kinds)
     if not references:
         return Reading(UNKNOWN, detail=f"the message names no {kinds[0]}")
     try:
@@ -79,6 +86,7 @@ async def read_each(
             readings = [await read(reference) for reference in references]
     except TimeoutError:
         return Reading(UNKNOWN, detail="timeout")
+    readings += [Reading(UNKNOWN, detail=f"no {kinds[0]} of consent {one}") for one in unnamed[:1]]
     said = min(readings, key=lambda reading: _LOUDEST.index(reading.says))
     return said if len(readings) == 1 else _with_digest(said, readings)
 
@@ -109,10 +117,26 @@ def resource(address: str, identifier: str) -> str:
         return ""
 
 
-def _named(message: Message, kinds: Iterable[str]) -> list[Reference]:
-    """In the order of `kinds`, each once."""
-    found = [reference for kind in kinds for reference in message.references_of(kind)]
-    return list({(reference.kind, reference.identifier): reference for reference in found}.values())
+def _named(message: Message, kinds: Iterable[str]) -> tuple[list[Reference], list[str]]:
+    """What the message ends by their names, in the order of `kinds`, each once; and the consents that have none.
+
+    The name of a whole subscription is no way to end one consent of it, except at a source, which sends once for each."""
+    consents = {consent["id"]: consent["kind"] for consent in message.facts.get("consents", ())}
+    whole = message.event in WHOLE or not consents
+    wide = whole or message.facts.get("role") == "source"
+    found = [
+        reference
+        for kind in kinds
+        for reference in message.references_of(kind)
+        if whole or reference.consent in consents or (wide and not reference.consent)
+    ]
+    named = {reference.consent for reference in found}
+    unnamed = [
+        one
+        for one, kind in consents.items()
+        if named and one not in named and "" not in named and not (whole and kind in _GOES_ALONG)
+    ]
+    return list({(reference.kind, reference.identifier): reference for reference in found}.values()), unnamed
 
 
 def _with_digest(said: Reading, readings: list[Reading]) -> Reading:

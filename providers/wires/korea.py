@@ -36,6 +36,7 @@ from providers.wires import (
     Reference,
     classify,
 )
+from providers.wires.asking import ENDS, WHOLE
 from providers.wires.korea_fields import FIELDS, TRAN_ID, moment, problem
 from providers.wires.korea_line import DETAILS, Answer, Visit, digest_of, forget_tokens, tran_id
 from providers.wires.korea_lists import (
@@ -58,8 +59,7 @@ __all__ = [
 ]  # fmt: skip
 
 PROVISION, REQUEST = "provision", "request"  # kinds of references: prov_consent_num, tx_id
-WHOLE = {"subscription-ended", "operator-ended"}
-STOPS = WHOLE | {"consent-withdrawn", "erasure-requested"}
+STOPS = ENDS | {"erasure-requested"}
 MOST_CALLS = 100  # for one message
 UNSETTLED = "/v2/mgmts/consents/revoke"
 NOT_EXPLAINED = "status 04 (업무완료): what it means for the data is not explained"
