@@ -27,16 +27,20 @@ from consents.api.doors import Door
 from consents.api.evidence import SignedDoor, organization_keys
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import LARGEST_JSON, JWTParser, Problem
-from providers import plainjson, signing
+from providers import plainjson
 from providers.models import Channel
-from providers.wires import BadInbound, Endpoint, Inbound, cdr, korea, uk
+from providers.wires import BadInbound, Endpoint, Inbound, cdr, korea, korea_line, push, uk
 
 log = structlog.get_logger(__name__)
 
 PER_MINUTE = 600  # of one address, or of one organization
 MOST_CHANNELS = 5  # that are tried for one issuer
 INTERACTION = re.compile(r"[A-Za-z0-9-]{1,64}")
-VERIFICATION = "https://schemas.openid.net/secevent/ssf/event-type/verification"  # SSF 1.0 §8.1.4.1
+# Consumer Data Standards, Error Codes: 422 Invalid Consent Arrangement
+INVALID_ARRANGEMENT = {
+    "code": "urn:au-cds:error:cds-all:Authorisation/InvalidArrangement",
+    "title": "Invalid Consent Arrangement",
+}
 NO_BODY = OpenApiResponse(description="taken")
 
 
@@ -103,6 +107,13 @@ class ArrangementRevocation(Signed):
             raise Problem("unknown-arrangement") from error
         return Response(status=204)
 
+    def handle_exception(self, exc):
+        response = super().handle_exception(exc)
+        if response.status_code == 422:  # the standard's own form of an error, which must be given
+            response.data["errors"] = [INVALID_ARRANGEMENT | {"detail": response.data["detail"]}]
+            response.content_type = "application/json"
+        return response
+
 
 class EventNotifications(Signed):
     parser_classes = [JWTParser]
@@ -113,7 +124,8 @@ class EventNotifications(Signed):
         parameters=[OpenApiParameter("x-fapi-interaction-id", str, OpenApiParameter.HEADER, description="echoed")],
     )  # fmt: skip
     def post(self, request):
-        """A SET with the event consent-authorization-revoked, PS256 by the bank's registered key, `aud` our client id there."""
+        """A SET with the event consent-authorization-revoked, PS256 by the bank's registered key, `aud` our client id there. Every
+        other event of theirs is taken, and changes nothing."""
         raw, at = _raw(request), timezone.now()
         try:
             channel, message = _genuine(
@@ -123,7 +135,11 @@ class EventNotifications(Signed):
         except BadInbound as error:
             raise Problem("bad-signature") from error
         sender = channel.organization
-        inbound.ended(sender, message, kind="consent", raw=raw, by=Actor.organization(sender), at=at)
+        by = Actor.organization(sender)
+        if message.happened == "other":
+            inbound.heard(sender, message, raw=raw, by=by, at=at)
+        else:
+            inbound.ended(sender, message, kind="consent", raw=raw, by=by, at=at)
         return Response(status=202)
 
     def finalize_response(self, request, response, *args, **kwargs):
@@ -213,7 +229,7 @@ class KoreanResult(KnownDoor):
         409: "40001",
         413: "40001",
         415: "40002",
-        429: "42901",
+        429: "42902",
     }
 
     @extend_schema(
@@ -244,10 +260,20 @@ class KoreanResult(KnownDoor):
             foreign = error.reason in ("unknown", "person")  # which of the two is nobody's business
             raise Problem("not-found" if foreign else "malformed-body") from error
         inbound.result(own, message, kind=korea.REQUEST, raw=raw, by=self.actor, at=at)
-        return Response({"rsp_code": "00000", "rsp_msg": "성공"}, headers={"x-api-tran-id": message.jti})
+        return Response({"rsp_code": "00000", "rsp_msg": "성공"})
 
     def told(self, status, error):
-        return {"rsp_code": self.CODES.get(status, "50001"), "rsp_msg": problems.title_of(status)}
+        cause = error.__cause__
+        no_id = isinstance(cause, BadInbound) and cause.reason == "id"
+        code = "40002" if no_id else self.CODES.get(status, "50001")
+        return {"rsp_code": code, "rsp_msg": problems.title_of(status)}
+
+    def finalize_response(self, request, response, *args, **kwargs):
+        """Every answer repeats the caller's transaction id, a refusal too."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if tran := korea_line.given_id(request.headers):
+            response[korea_line.TRAN_ID] = tran
+        return response
 
 
 class Sets(SignedDoor, KnownDoor):
@@ -271,11 +297,14 @@ class Sets(SignedDoor, KnownDoor):
         Refusals also carry `err` and `description` (§2.3)."""
         raw, at = _raw(request), timezone.now()
         own = request.organization
-        kind, message = _told_by(own, raw, at=at)
+        message = push.verify_inbound(
+            raw, issuer=own.code, jwks=organization_keys(own, at=at), now=int(at.timestamp())
+        )
         if message.happened == "verification":
             inbound.heard(own, message, raw=raw, by=self.actor, at=at)
             return Response(status=202)
         try:
+            kind = {"consent": inbound.OUR_CONSENT, "subscription": inbound.OUR_SUBSCRIPTION}[message.about]
             inbound.ended(own, message, kind=kind, raw=raw, by=self.actor, at=at)
         except inbound.Unknown as error:
             raise Problem("unknown-consent") from error
@@ -293,28 +322,3 @@ class Sets(SignedDoor, KnownDoor):
                 "application/json"  # §2.3; the members of problem details are there as well
             )
         return response
-
-
-def _told_by(organization, raw: bytes, *, at) -> tuple[str, Inbound]:
-    """What a native partner's SET says. Raises BadSignature, BadInbound."""
-    claims = signing.verify_jws(
-        raw, jwks=organization_keys(organization, at=at), typ=signing.SET_TYP, issuer=organization.code,
-        audience={settings.PORTAL_URL, f"{settings.PORTAL_URL}/api/v1/sets"}, now=int(at.timestamp()),
-    )  # fmt: skip
-    jti, events = claims.get("jti"), claims.get("events")
-    if not isinstance(jti, str) or not 0 < len(jti) <= 256:
-        raise BadInbound("form", "jti is missing")
-    if not isinstance(events, dict) or len(events) != 1:
-        raise BadInbound("event", "not one event")
-    ((uri, event),) = events.items()
-    if uri == VERIFICATION:
-        return "", Inbound(jti=jti, issuer=organization.code, happened="verification")
-    start = f"{settings.PORTAL_URL}/secevent/"
-    member, kind = {
-        f"{start}consent-withdrawn": ("consent", inbound.OUR_CONSENT),
-        f"{start}subscription-ended": ("subscription", inbound.OUR_SUBSCRIPTION),
-    }.get(uri, ("", ""))
-    identifier = event.get(member) if isinstance(event, dict) else None
-    if not kind or not isinstance(identifier, str) or not 0 < len(identifier) <= 256:
-        raise BadInbound("event", "no end that we know")
-    return kind, Inbound(jti=jti, issuer=organization.code, happened="ended", identifier=identifier)

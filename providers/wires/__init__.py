@@ -168,8 +168,9 @@ class BadInbound(Exception):
 class Inbound:
     """A stop that the other side started, or the result of one of ours, after its signature was checked.
 
-    `jti` is the id a replay is known by; `identifier` their name for what ended; `happened` is `ended`, `result` or
-    `verification`; `at` epoch seconds."""
+    `jti` is the id a replay is known by; `identifier` their name for what ended; `happened` is `ended`, `result`,
+    `verification`, or `other` for what is genuine and ends nothing; `about` says what the identifier names, where the message
+    does (`consent` or `subscription`); `at` epoch seconds."""
 
     jti: str
     issuer: str
@@ -178,3 +179,4 @@ class Inbound:
     reason: str = ""
     at: int | None = None
     result: str = ""
+    about: str = ""

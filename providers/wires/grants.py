@@ -15,7 +15,7 @@ from providers.wires import (
     bearer,
     classify,
 )
-from providers.wires.asking import read_each, reading, resource, send_each
+from providers.wires.asking import members, read_each, reading, resource, send_each
 from providers.wires.outcomes import REFUSED
 
 DETAILS = bearer.DETAILS
@@ -40,11 +40,14 @@ async def send(
 async def read_back(
     session: outbound.Session, *, message: Message, endpoint: Endpoint, now: int, total: float = 15.0
 ) -> Reading:
-    """GET of the grants (§6.4): 200 means in force, 404 that there is none."""
+    """GET of the grants (§6.4): 200 with what is granted means in force, 404 that there is none. A page that answers everything
+    with 200 says nothing."""
 
     async def query(reference: Reference) -> Reading:
         reply = await _ask(session, "GET", reference, message, endpoint, now, total)
-        return reading({200: ACTIVE, 404: ABSENT, 410: ABSENT}.get(reply.status or 0, UNKNOWN), reply)
+        if isinstance(reply, Outcome) or (reply.status == 200 and not members(reply.body)):
+            return reading(UNKNOWN, reply)
+        return reading({200: ACTIVE, 404: ABSENT, 410: ABSENT}.get(reply.status, UNKNOWN), reply)
 
     return await read_each(message, ("grant",), query, total)
 

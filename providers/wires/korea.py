@@ -37,8 +37,8 @@ from providers.wires import (
     classify,
 )
 from providers.wires.asking import ENDS, WHOLE
-from providers.wires.korea_fields import FIELDS, TRAN_ID, moment, problem
-from providers.wires.korea_line import DETAILS, Answer, Visit, digest_of, forget_tokens, tran_id
+from providers.wires.korea_fields import FIELDS, moment, problem
+from providers.wires.korea_line import DETAILS, Answer, Visit, digest_of, forget_tokens, given_id, tran_id
 from providers.wires.korea_lists import (
     CI,
     STATES,
@@ -153,8 +153,8 @@ def verify_inbound(
     It is not signed: the door must have identified the organization of `endpoint` by its token or certificate before. `ci_of`
     gives the CI that belongs to a tx_id, or None. The Inbound's `jti` is their x-api-tran-id, `identifier` the tx_id, `result`
     the holder's own code and `reason` its class: `sent` is an end, `check` wants a read-back."""
-    tran = next((value for name, value in headers.items() if name.lower() == "x-api-tran-id"), "")
-    if problem({"id": TRAN_ID}, {"id": tran}) or not tran.startswith(endpoint.details.get("org_code") or "-"):
+    tran = given_id(headers)
+    if not tran.startswith(endpoint.details.get("org_code") or "-"):
         raise BadInbound("id", "x-api-tran-id is missing, malformed or of another organization")
     try:
         given = strict_json(body)
@@ -258,8 +258,12 @@ async def _third_parties(visit: Visit, jti: str, stop: _Stop) -> Reading:
     answer = await visit.call("지원-105", given, visit.tran_id(jti, f"105 {visit.now}"))
     if not answer.good:
         return _unknown(answer)
-    rows = {row["prov_consent_num"]: row for row in answer.fields.get("prov_consent_list") or []}
-    readings = [_status(rows.get(number), answer) for number in stop.provisions]
+    rows = answer.fields.get("prov_consent_list") or []
+    found = [
+        row for row in rows if row["prov_consent_num"] in stop.provisions
+    ]  # a number may stand there twice
+    missing = set(stop.provisions) - {row["prov_consent_num"] for row in found}
+    readings = [_status(row, answer) for row in (*found, *[None] * len(missing))]
     return min(readings, key=lambda one: _SAYS.index(one.says))
 
 

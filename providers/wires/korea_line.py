@@ -18,6 +18,7 @@ from providers import outbound
 from providers.plainjson import strict_json
 from providers.wires import BLOCKED, KEY, REFUSED, RETRY, SENT, Endpoint, Outcome, classify
 from providers.wires.korea_fields import FIELDS, OK, Call, problem
+from providers.wires.korea_fields import TRAN_ID as FORM
 
 # The settings of a channel (Endpoint.details).
 DETAILS = {
@@ -76,6 +77,12 @@ def tran_id(portal_code: str, jti: str, step: str = "") -> str:
         number, place = divmod(number, 36)
         signs += _SIGNS[place]
     return f"{portal_code}{SUBJECT}{signs}"
+
+
+def given_id(headers: Mapping[str, str]) -> str:
+    """The caller's `x-api-tran-id`; empty where it is missing or malformed."""
+    given = next((value for name, value in headers.items() if name.lower() == TRAN_ID), "")
+    return "" if problem({"id": FORM}, {"id": given}) else given
 
 
 def forget_tokens() -> None:

@@ -1,11 +1,12 @@
-"""Push of the signed SET itself (RFC 8935), to whoever speaks Shared Signals."""
+"""Push of the signed SET itself (RFC 8935), to whoever speaks Shared Signals and by them to us."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from django.conf import settings
 
 from providers import outbound, signing
-from providers.wires import Endpoint, Message, Outcome, classify
+from providers.wires import BadInbound, Endpoint, Inbound, Message, Outcome, classify
 from providers.wires.asking import ask
 from providers.wires.outcomes import REFUSED, SENT
 
@@ -14,6 +15,8 @@ DETAILS = {
     "stream_id": "the receiver's name of the stream, the subject of a verification event",
 }
 VERIFICATION = "https://schemas.openid.net/secevent/ssf/event-type/verification"  # SSF 1.0 §8.1.4.1
+# What may be told to us, and the member that names what ended.
+ENDED = {"consent-withdrawn": "consent", "subscription-ended": "subscription"}
 
 
 async def send(
@@ -44,6 +47,29 @@ async def challenge(
     if outcome.verdict == SENT and outcome.status != 202:
         return replace(outcome, verdict=REFUSED)
     return outcome
+
+
+def verify_inbound(body: bytes | str, *, issuer: str, jwks: Mapping, now: int) -> Inbound:
+    """A SET by a key of `jwks` that tells us of one end, or tests the line; `issuer` is the organization's code.
+
+    Raises BadSignature, BadInbound."""
+    claims = signing.verify_jws(
+        body, jwks=jwks, typ=signing.SET_TYP, issuer=issuer, now=now,
+        audience={settings.PORTAL_URL, f"{settings.PORTAL_URL}/api/v1/sets"},
+    )  # fmt: skip
+    jti, events = claims.get("jti"), claims.get("events")
+    if not isinstance(jti, str) or not 0 < len(jti) <= 256:
+        raise BadInbound("form", "jti is missing")
+    if not isinstance(events, dict) or len(events) != 1:
+        raise BadInbound("event", "not one event")
+    ((uri, event),) = events.items()
+    if uri == VERIFICATION:
+        return Inbound(jti=jti, issuer=issuer, happened="verification")
+    about = ENDED.get(uri.removeprefix(f"{settings.PORTAL_URL}/secevent/"), "")
+    identifier = event.get(about) if isinstance(event, dict) else None
+    if not about or not isinstance(identifier, str) or not 0 < len(identifier) <= 256:
+        raise BadInbound("event", "no end that we know")
+    return Inbound(jti=jti, issuer=issuer, happened="ended", identifier=identifier, about=about)
 
 
 async def _push(

@@ -90,7 +90,8 @@ def verify_inbound(
     """A bank's event that a customer has taken the consent back there (`POST /event-notifications`, or one of `sets` of a
     poll): a SET signed with PS256 by a key of `endpoint.jwks`, for our client id there or one of `audience`.
 
-    Raises BadInbound: a reason of BadSignature, or `event` for an event that is genuine and ends nothing of ours."""
+    What is genuine and about something else has `happened` other. Raises BadInbound: a reason of BadSignature, or `event` where a
+    revocation does not say of what, which must not pass for heard."""
     issuer = endpoint.details.get("issuer", "")
     if not issuer:
         raise BadInbound("iss", "no issuer is stored for this channel")
@@ -104,16 +105,17 @@ def verify_inbound(
     jti, happened, events = claims.get("jti"), claims.get("toe"), claims.get("events")
     if not isinstance(jti, str) or not 0 < len(jti) <= 128:
         raise BadInbound("form", "jti is missing")
-    revoked = next((name for name in REVOKED if isinstance(events, dict) and name in events), "")
-    if not isinstance(events, dict) or not revoked:
-        raise BadInbound("event", "no revocation")
-    event = events[revoked]
+    if not isinstance(events, dict) or not events:
+        raise BadInbound("event", "no event")
+    revoked = next((name for name in REVOKED if name in events), "")
+    consent = _consent(events, revoked) if revoked else ""
+    event = events.get(revoked)
     reason = event.get("reason") if isinstance(event, dict) else None
     return Inbound(
         jti=jti,
         issuer=issuer,
-        happened="ended",
-        identifier=_consent(events, revoked),
+        happened="ended" if consent else "other",
+        identifier=consent,
         reason=reason[:128] if isinstance(reason, str) else "",
         at=int(happened) if isinstance(happened, int | float) and _is_past(happened, now) else None,
     )
@@ -124,13 +126,19 @@ def _is_past(moment: object, now: int) -> bool:
 
 
 def _consent(events: dict, revoked: str) -> str:
-    """The standard's own example has the subject in a second event beside an empty one."""
+    """The account access consent that is named, or empty where it is another resource. The standard's own example has the subject
+    in a second event beside an empty one."""
+    named = set()
     for event in (events[revoked], *events.values()):
         subject = event.get("subject") if isinstance(event, dict) else None
         if isinstance(subject, dict):
             identifier, kind = subject.get(f"{_SUBJECT}rid"), subject.get(f"{_SUBJECT}rty")
+            kind = kind if isinstance(kind, str) else ""
             if kind in _CONSENT and isinstance(identifier, str) and 0 < len(identifier) <= 128:
                 return identifier
+            named.add(kind)
+    if named and not named & {*_CONSENT, ""}:
+        return ""
     raise BadInbound("event", "it names no account access consent")
 
 

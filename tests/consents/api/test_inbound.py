@@ -21,6 +21,7 @@ from consents.actors import Actor
 from consents.api import inbound as doors
 from consents.models import Consent, Delivery, EntryIndex, InboundMessage, Notice, Subscription
 from providers import registry
+from providers.wires import push as push_wire
 from tests import factories
 
 from .conftest import Caller, of, payload_of, problem
@@ -152,6 +153,17 @@ def test_the_base_address_is_an_audience_as_well(holder, audience):
     assert revoke(from_holder(named)).status_code == 204
 
 
+def unknown_arrangement(response) -> dict:
+    """The error structure of the Consumer Data Standards, which a 422 must have, and problem details in one body."""
+    body = response.json()
+    assert response.status_code == 422 and response["Content-Type"] == "application/json"
+    (error,) = body["errors"]
+    assert error["code"] == "urn:au-cds:error:cds-all:Authorisation/InvalidArrangement"
+    assert error["title"] == "Invalid Consent Arrangement" and error["detail"]
+    assert body["type"].endswith("#unknown-arrangement")
+    return body
+
+
 def test_an_arrangement_that_is_anothers_is_told_like_one_that_never_was(holder, consent, unchanged):
     other = factories.OrganizationFactory()
     connect(other, "cdr", OTHER_KEY, issuer="dh-2")
@@ -164,8 +176,8 @@ def test_an_arrangement_that_is_anothers_is_told_like_one_that_never_was(holder,
         }
 
     with unchanged():
-        foreign = problem(revoke(sent(ARRANGEMENT)), 422, "unknown-arrangement")
-        never = problem(revoke(sent(str(uuid.uuid4()))), 422, "unknown-arrangement")
+        foreign = unknown_arrangement(revoke(sent(ARRANGEMENT)))
+        never = unknown_arrangement(revoke(sent(str(uuid.uuid4()))))
     assert foreign == never
 
 
@@ -173,7 +185,7 @@ def test_who_claims_anothers_name_signs_with_their_own_key_and_ends_their_own_on
     """Two channels of one issuer's name: the key decides whose message it is."""
     impostor = factories.OrganizationFactory()
     connect(impostor, "cdr", OTHER_KEY, issuer="dh-1")
-    problem(revoke(from_holder(key=OTHER_KEY)), 422, "unknown-arrangement")
+    unknown_arrangement(revoke(from_holder(key=OTHER_KEY)))
     consent.refresh_from_db()
     assert consent.state == "active"
     assert revoke(from_holder()).status_code == 204
@@ -366,7 +378,7 @@ def test_events_that_are_not_proved_or_not_ours(bank, unchanged):
         problem(notify(uk_claims(aud="client-8")), 400, "bad-signature")
         problem(notify(uk_claims(iss="https://nobody.example/")), 400, "bad-signature")
         problem(notify(uk_claims(iat=seconds() + 30)), 400, "bad-signature")
-        problem(notify(uk_claims(events={"urn:other": {}})), 400, "bad-signature")
+        problem(notify(uk_claims(events={REVOKED: {}})), 400, "bad-signature")
         never = problem(notify(uk_claims("aac-2")), 404, "not-found")
         theirs = notify(uk_claims(iss="https://other.example/"), key=OTHER_KEY)
         assert problem(theirs, 404, "not-found") == never
@@ -376,6 +388,18 @@ def test_events_that_are_not_proved_or_not_ours(bank, unchanged):
         problem(
             Caller().post("event-notifications", b"x.y", content_type="application/jwt"), 400, "bad-signature"
         )
+
+
+def test_another_event_of_the_bank_is_taken_and_changes_nothing(bank, consent, unchanged):
+    claims = uk_claims(events={"urn:uk:org:openbanking:events:resource-update": {"subject": {}}})
+    assert notify(claims).status_code == 202
+    with unchanged():
+        assert notify(claims | {"iat": claims["iat"]}).status_code in (
+            202,
+            409,
+        )  # another signature, the same id
+    consent.refresh_from_db()
+    assert consent.state == "active" and InboundMessage.objects.count() == 1
 
 
 # --- native partners: RFC 8935 into us ----------------------------------------------------------------------------------------------
@@ -451,7 +475,7 @@ def test_an_operator_ends_a_whole_subscription(service, subscription):
 
 
 def test_a_test_of_the_line_changes_nothing_else(partner, consent):
-    assert push(partner, partner.claims(events={doors.VERIFICATION: {"state": "x"}})).status_code == 202
+    assert push(partner, partner.claims(events={push_wire.VERIFICATION: {"state": "x"}})).status_code == 202
     consent.refresh_from_db()
     assert consent.state == "active" and InboundMessage.objects.count() == 1
 
@@ -617,7 +641,11 @@ def test_results_that_are_none_of_theirs(korean, service, consent, unchanged):
             answer = report(korean, **wrong)
             problem(answer, 400, "malformed-body")
             assert answer.json()["rsp_code"] == "40001"
-        assert report(korean, tran="Z" * 25).status_code == 400
+        for tran, repeated in (("Z" * 25, "Z" * 25), ("short", None), ("é" * 25, None)):
+            answer = report(korean, tran=tran)
+            assert (answer.status_code, answer.json()["rsp_code"]) == (400, "40002")
+            assert answer.headers.get("x-api-tran-id") == repeated
+        assert report(korean, type="01")["x-api-tran-id"] == korean.tran, "a refusal repeats it too"
         assert korean.post("consents/result", b"[]", **{"x-api-tran-id": korean.tran}).status_code == 400
         nobody = Caller()
         nobody.tran = korean.tran

@@ -41,12 +41,20 @@ def test_the_requests_of_the_draft(settings):
         assert asked.headers["x-fapi-interaction-id"] == JTI
 
 
+SHOWN = {"scopes": [{"scope": "openid"}], "claims": [], "authorization_details": []}
+
+
 @pytest.mark.parametrize(
-    ("status", "says"),
-    [(200, ACTIVE), (404, ABSENT), (410, ABSENT), (204, UNKNOWN), (401, UNKNOWN), (403, UNKNOWN), (302, UNKNOWN), (503, UNKNOWN)],
+    ("answer", "says"),
+    [
+        ((200, SHOWN), ACTIVE), (404, ABSENT), (410, ABSENT), (204, UNKNOWN), (401, UNKNOWN), (403, UNKNOWN), (302, UNKNOWN),
+        (503, UNKNOWN), (200, UNKNOWN), ((200, "<html>sign in</html>", {"Content-Type": "text/html"}), UNKNOWN), ((200, {}), UNKNOWN),
+        ((200, [SHOWN]), UNKNOWN), ((200, "null"), UNKNOWN), ((503, SHOWN), UNKNOWN),
+    ],
 )  # fmt: skip
-def test_each_status_of_a_reading(settings, status, says):
-    assert run(settings, Server([status]), grants.read_back, message(GRANT), credential="t").says == says
+def test_each_answer_to_a_reading(settings, answer, says):
+    """Nobody is accused of a grant that came back because a sign-in page answered."""
+    assert run(settings, Server([answer]), grants.read_back, message(GRANT), credential="t").says == says
 
 
 def test_nobody_can_list_grants():
@@ -257,5 +265,5 @@ def test_a_repeated_grant_that_is_gone_is_read_back_before_it_is_believed(settin
     many = [GRANT, Reference("grant", "b")]
     outcome = run(settings, Server([204, 404]), grants.send, message(*many), credential="t")
     assert (outcome.verdict, outcome.status) == (CHECK, 404)
-    reading = run(settings, Server([404, 200]), grants.read_back, message(*many), credential="t")
+    reading = run(settings, Server([404, (200, SHOWN)]), grants.read_back, message(*many), credential="t")
     assert (reading.says, len(reading.digest)) == (ACTIVE, 64)

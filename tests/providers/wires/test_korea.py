@@ -579,6 +579,13 @@ def test_a_provision_is_read_from_its_status(settings, answer, says, at):
     assert len(reading.digest) == 64 and CI not in repr(reading)
 
 
+@pytest.mark.parametrize("order", [("03", "01"), ("01", "03")])
+def test_of_two_rows_with_one_number_the_one_in_force_counts(settings, order):
+    rows = [agreement(status)["prov_consent_list"][0] for status in order]
+    answer = {**FINE, "prov_consent_cnt": 2, "prov_consent_list": rows}
+    assert read_back(settings, Operator(**{"지원-105": answer}), PROVISION).says == ACTIVE
+
+
 def test_status_04_is_not_shown_as_erased(settings):
     reading = read_back(settings, Operator(**{"지원-105": agreement("04")}), PROVISION)
     assert reading.says == UNKNOWN and "not explained" in reading.detail

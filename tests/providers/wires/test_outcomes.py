@@ -13,7 +13,26 @@ EVERYWHERE = {
     **dict.fromkeys((500, 501, 502, 503, 504, 520, 599), RETRY),
     **dict.fromkeys((100, 199, 600, 999), RETRY),
 }
+ERR = ("invalid_request", "invalid_issuer", "invalid_audience", "access_denied")
 EXPECTED = {
+    # the native wire: Standard Webhooks 1.0.0 (any 2xx is received, 410 switches off), and RFC 8935 §2.4 in a 400
+    "": {
+        200: SENT, 201: SENT, 202: SENT, 204: SENT, 400: REFUSED, 401: REFUSED, 403: REFUSED, 404: REFUSED, 410: GONE,
+        422: REFUSED, (400, "invalid_key"): KEY, (400, "authentication_failed"): KEY, **{(400, err): REFUSED for err in ERR},
+    },
+    # the Korean standard API's table of codes, each under its own status; a success needs both
+    "korea": {
+        200: RETRY, 202: RETRY, 204: RETRY, 400: REFUSED, 401: KEY, 403: REFUSED, 404: REFUSED, 410: GONE, 422: REFUSED,
+        (200, "00000"): SENT, (200, "99999"): CHECK, (400, "40001"): REFUSED, (400, "40002"): REFUSED, (401, "40101"): KEY,
+        (401, "40102"): REFUSED, (401, "40103"): CHECK, (401, "40104"): REFUSED, (401, "40105"): REFUSED, (401, "40106"): CHECK,
+        (403, "40301"): REFUSED, (403, "40302"): RETRY, (403, "40303"): REFUSED, (403, "40304"): REFUSED, (403, "40305"): REFUSED,
+        (404, "40401"): REFUSED, (404, "40402"): CHECK, (404, "40403"): CHECK, (404, "40404"): CHECK, (405, "40501"): REFUSED,
+        (429, "42901"): RETRY, (429, "42902"): RETRY, **{(500, f"5000{last}"): RETRY for last in range(1, 10)},
+        # its token endpoint, RFC 6749 §5.2
+        (401, "invalid_client"): KEY, (400, "unauthorized_client"): KEY, (500, "server_error"): RETRY,
+        (503, "temporarily_unavailable"): RETRY, (400, "unsupported_grant_type"): REFUSED,
+        **{(400, err): REFUSED for err in ("invalid_request", "invalid_grant", "invalid_scope", "access_denied")},
+    },
     # RFC 8935 §2.2, §2.3, §2.4
     "push": {
         200: SENT, 201: SENT, 202: SENT, 204: SENT, 400: REFUSED, 401: KEY, 403: REFUSED, 404: REFUSED, 410: GONE,
@@ -64,7 +83,8 @@ def test_each_row(wire, status, code, verdict):
 
 
 def test_every_row_of_the_table_is_tested():
+    assert EXPECTED.keys() == TABLE.keys()
     for wire, rows in EXPECTED.items():
-        tested = {str(key) if isinstance(key, int) else key[1] for key in rows}
+        tested = {str(key) if isinstance(key, int) else key[1] for key in EVERYWHERE | rows}
         assert {row for row in TABLE[wire] if not row.endswith("xx")} <= tested
         assert all(200 <= key < 300 or key >= 400 for key in rows if isinstance(key, int))

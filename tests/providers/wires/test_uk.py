@@ -204,13 +204,14 @@ RID, RTY = "http://openbanking.org.uk/rid", "http://openbanking.org.uk/rty"
         ("exp", signed(changed(exp=NOW))),
         ("form", signed(changed(jti=""))),
         ("form", signed(changed(jti=7))),
-        ("event", signed(changed(events={"urn:uk:org:openbanking:events:resource-update": {"subject": SUBJECT}}))),
+        ("event", signed(changed(events={}))),
         ("event", signed(changed(events=REVOKED))),
         ("event", signed(changed(events=[REVOKED]))),
         ("event", signed(changed(events=None))),
         ("event", signed(changed(events={REVOKED: None}))),
         ("event", signed(changed(events={REVOKED: {"subject": "aac-1234-007"}}))),
-        ("event", signed(changed(**about(**{RTY: "domestic-vrp-consents"})))),
+        ("event", signed(changed(**about(**{RTY: ["account-access-consent"]})))),
+        ("event", signed(changed(**about(**{RTY: None})))),
         ("event", signed(changed(**about(**{RID: ""})))),
         ("event", signed(changed(**about(**{RID: ["a"]})))),
         ("event", signed(changed(**about(**{RID: "x" * 129})))),
@@ -223,6 +224,19 @@ def test_an_event_that_is_not_exactly_right_is_refused(reason, token):
     with pytest.raises(BadInbound) as refusal:
         uk.verify_inbound(token, endpoint=BANK, now=NOW)
     assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"events": {"urn:uk:org:openbanking:events:resource-update": {"subject": SUBJECT}}},
+        {"events": {"UK.OBIE.Account-Access-Consent-Linked-Account-Update": {"subject": SUBJECT}}},
+        about(**{RTY: "domestic-vrp-consents"}),
+    ],
+)
+def test_another_event_of_the_bank_is_heard_and_ends_nothing(claims):
+    inbound = uk.verify_inbound(signed(changed(**claims)), endpoint=BANK, now=NOW)
+    assert (inbound.happened, inbound.identifier, inbound.jti) == ("other", "", EXAMPLE["jti"])
 
 
 def test_an_event_needs_an_issuer_and_keys_that_we_know():
