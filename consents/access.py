@@ -36,6 +36,7 @@ from consents.models import (
     GymRun,
     Member,
     Notice,
+    Person,
     Reissue,
     Subscription,
     Upload,
@@ -259,6 +260,23 @@ def has_part_in(organization, pk) -> bool:
     return (
         Subscription.objects.of(organization).filter(pk=pk).exists()
         or Consent.objects.filter(theirs, subscription=pk).exists()
+    )
+
+
+def customer(organization, subject) -> Person:
+    """The person whom messages call `subject`, where something of theirs is or was this organization's."""
+    person = get_object_or_404(Person, subject_id=subject)
+    if not _has_customer(organization, person.pk):
+        raise Http404
+    return person
+
+
+@only_own
+def _has_customer(organization, person) -> bool:
+    theirs = Q(source=organization) | Q(recipient=organization)
+    return (
+        Subscription.objects.of(organization).filter(person=person).exists()
+        or Consent.objects.filter(theirs, person=person).exists()
     )
 
 

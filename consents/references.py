@@ -10,12 +10,23 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 
+from django.db import transaction
 from django.db.models import Q
 
+from consents import reports
 from consents.actors import Actor
-from consents.models import Claimed, Consent, Delivery, Person, Reference, Subscription
+from consents.models import Claimed, Consent, Delivery, Identity, Person, Reference, Subscription
 from providers import vault, wires
 from providers.models import Organization
+from providers.wires import asking, korea, revocation
+
+# What the wires end things by, and who somebody is in Korea.
+KINDS = ("arrangement", "consent", "grant", *revocation.HINTS, korea.PROVISION, korea.REQUEST, "ci")
+LONGEST = asking.LONGEST_NAME
+
+
+class Taken(Exception):
+    """The name is another thing's already, or the CI another person's."""
 
 
 def note(
@@ -29,21 +40,50 @@ def note(
     by: Actor,
     at: datetime.datetime,
 ) -> Reference:
-    """Keep the name `organization` gives to a subscription, a consent, or (with neither) the person. Twice is once."""
+    """Keep the name `organization` gives to a subscription, a consent, or (with neither) the person. Twice is once; what waited
+    for a name is tried now. Raises Taken."""
     digest = digest_of(kind, identifier)
-    reference, _ = Reference.objects.get_or_create(
-        organization=organization,
-        kind=kind,
-        digest=digest,
-        defaults={
-            "person": person,
-            "subscription": subscription or (consent.subscription if consent else None),
-            "consent": consent,
-            "sealed": vault.seal(identifier.encode(), aad=_place(organization.pk, kind, digest)),
-            "created_at": at,
-        },
-    )
+    subscription_id = consent.subscription_id if consent else subscription.pk if subscription else None
+    about = {
+        "person_id": person.pk,
+        "subscription_id": subscription_id,
+        "consent_id": consent.pk if consent else None,
+    }
+    if kind == "ci" and _is_somebody_else(person, identifier):
+        raise Taken(kind)
+    with transaction.atomic():
+        reference, new = Reference.objects.get_or_create(
+            organization=organization,
+            kind=kind,
+            digest=digest,
+            defaults={
+                **about,
+                "sealed": vault.seal(identifier.encode(), aad=_place(organization.pk, kind, digest)),
+                "created_at": at,
+            },
+        )
+        if any(getattr(reference, name) != value for name, value in about.items()):
+            raise Taken(kind)
+        if new:
+            _try_now(reference, at=at)
     return reference
+
+
+def _is_somebody_else(person: Person, ci: str) -> bool:
+    known = Identity.objects.filter(person=person).first()
+    return known is not None and known.digest != reports.person_digest(ci)
+
+
+def _try_now(reference: Reference, *, at: datetime.datetime) -> None:
+    """What could not be sent to this organization about this person, given up or not; nobody is working on it just now."""
+    waiting = Delivery.objects.filter(
+        organization=reference.organization, person=reference.person, state__in=["dead", "retrying"],
+        closed_at__isnull=True, lease__isnull=True,
+    )  # fmt: skip
+    if reference.subscription_id:
+        waiting = waiting.filter(subscription=reference.subscription_id)
+    ids = list(waiting.exclude(next_at__lte=at).values_list("pk", flat=True))
+    Delivery.objects.filter(pk__in=ids, state__in=["dead", "retrying"]).update(next_at=at)
 
 
 def named(organization: Organization, kind: str, identifier: str) -> Reference | None:

@@ -46,6 +46,9 @@ CHANGES = (
                 "지원-002와 003이 표의 모든 칸을 알려요. 서비스에 앱을 여는 주소(app_schemes)를 적을 수 있어요."
             ),
             _("지원-004와 005가 보낸 호출 수를 남기고, 감독 기관이 GET /oversight/weekly-counts로 읽어요."),
+            _(
+                "POST /references로 우리가 부르는 약정·동의·권한·토큰·전송요구의 이름을 알려요. 그 이름으로 끝내는 방식(CDR, 영국, FAPI, RFC 7009, 한국)에 꼭 있어야 해요."
+            ),
             _("AsyncAPI 3 문서와, 누구나 아는 열쇠로 서명한 시험용 메시지가 생겼어요."),
             _(
                 "토큰 주소의 답에도 RateLimit 머리글이 있어요. 없는 grant_type에는 unsupported_grant_type으로 답해요."

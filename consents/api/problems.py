@@ -16,7 +16,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.parsers import BaseParser
 from rest_framework.response import Response
 
-from consents import answers, counting, inbound, lifecycle, polling, requests, uploads
+from consents import answers, counting, inbound, lifecycle, polling, references, requests, uploads
 from providers import signing, wires
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,7 @@ TYPES = {
     "already-waiting": (409, _("이미 보내는 중이에요."), _("보내는 중이거나 업무함에서 기다리는 전달은 다시 보내지 않아요.")),
     "unknown-consent": (400, _("끝낼 수 있는 동의가 아니에요."), _("없거나 다른 회사의 것이에요.")),
     "unknown-arrangement": (422, _("알지 못하는 약정이에요(Invalid Consent Arrangement)."), _("없거나 다른 회사의 것이에요.")),
+    "name-in-use": (409, _("이미 다른 것의 이름이에요."), _("한 이름은 한 동의, 한 가입, 한 사람에만 붙어요.")),
     "evidence-id-reused": (409, _("같은 jti로 다른 증거가 이미 있어요."), _("증거마다 새 jti를 써 주세요.")),
     "wrong-place": (409, _("이어지는 조각이 아니에요."), _("GET으로 받은 곳(received)을 보고 거기서부터 보내 주세요.")),
     "already-complete": (409, _("다 받은 파일이에요."), _("더 보낼 것이 있으면 새로 시작해 주세요.")),
@@ -94,6 +95,7 @@ OF_DOMAIN = {
     answers.UnknownDelivery: "not-found",
     answers.WrongOrder: "wrong-order",
     answers.IdReused: "evidence-id-reused",
+    references.Taken: "name-in-use",
     signing.BadSignature: "bad-signature",
     inbound.Unknown: "not-found",
     inbound.Reused: "message-id-reused",

@@ -20,6 +20,7 @@ from consents.api import (
     poll,
     proofs,
     public,
+    references,
     transfers,
     uploads,
 )
@@ -58,6 +59,7 @@ v1 = [
     path("channel/tests/<uuid:pk>", gym.OneTest.as_view()),
     path("deliveries/<uuid:jti>/replay", operator.Replay.as_view()),
     path("grants/<uuid:pk>", grants.Grant.as_view()),
+    path("references", references.References.as_view()),
     path("sets", inbound.Sets.as_view()),
     path("sets/poll", poll.Poll.as_view()),
     path("arrangements/revoke", inbound.ArrangementRevocation.as_view()),

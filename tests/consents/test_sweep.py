@@ -460,7 +460,7 @@ def test_json_that_came_before(alice, subtests):
                 assert again.status_code == 201, "another request is another request"
             elif path == "channel/test":
                 assert again.status_code == 202 and fingerprint() == watch.before, "the run that waits"
-            elif path in ("deliveries/<uuid:jti>/ack", "evidence", "sets", "sets/poll"):
+            elif path in ("deliveries/<uuid:jti>/ack", "evidence", "references", "sets", "sets/poll"):
                 assert again.status_code in (200, first.status_code) and fingerprint() == watch.before, (
                     "the same answer is the same answer"
                 )
