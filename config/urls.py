@@ -101,6 +101,7 @@ urlpatterns = [
     path("desk/deliveries/<uuid:jti>/", desk.desk_delivery, name="desk_delivery"),
     path("desk/deliveries/<uuid:jti>/confirm/", desk.confirm_delivery, name="confirm_delivery"),
     path("desk/deliveries/<uuid:jti>/replay/", desk.replay_delivery, name="replay_delivery"),
+    path("desk/links/<str:token>/", desk.desk_link, name="desk_link"),
     path("desk/entries/<uuid:event_id>/receipt/", desk.desk_receipt, name="desk_receipt"),
     path("desk/entries/<uuid:event_id>/proof/", desk.desk_proof, name="desk_proof"),
     path("desk/uploads/", uploads.desk_uploads, name="desk_uploads"),

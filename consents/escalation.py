@@ -19,7 +19,7 @@ Step = Escalation.Step
 BATCH = 1_000
 
 # step → the rule that says when, its unit, and what has not happened by then. The first two are about the transport: what waits
-# in an inbox for people lies there already, and gets its letter with the third.
+# in an inbox for people lies there already. A letter says so at once, and the third step tells more people.
 _ON_A_WIRE = Q(sent_at__isnull=True) & ~Q(state="manual")
 LADDER: tuple[tuple[str, str, str, Q], ...] = (
     (Step.NOT_SENT, "SENT_WITHIN_MINUTES", "minutes", _ON_A_WIRE),
@@ -36,14 +36,18 @@ LADDER: tuple[tuple[str, str, str, Q], ...] = (
 
 
 def is_for_duty_contact(escalation: Escalation) -> bool:
-    """Whether this step is a letter to the organization's duty contact."""
-    by_hand = escalation.delivery.state == Delivery.State.MANUAL
-    return escalation.step == (Step.NOT_RECEIVED if by_hand else Step.DUTY_CONTACT)
+    """Whether this step is a letter that something could not be told: to the duty contact, and where the first letter with its
+    link was not answered, to every admin as well."""
+    return escalation.step == (Step.NOT_RECEIVED if is_by_hand(escalation) else Step.DUTY_CONTACT)
+
+
+def is_by_hand(escalation: Escalation) -> bool:
+    return escalation.delivery.state == Delivery.State.MANUAL
 
 
 def raise_due(*, by: Actor, at: datetime.datetime) -> list[Escalation]:
     """Take every late stop one step further; returns the steps that are new. Safe to run twice at once."""
-    fresh: list[Escalation] = []
+    fresh = _raise(Step.LETTER, Q(state=Delivery.State.MANUAL, received_at__isnull=True), by=by, at=at)
     for step, rule, unit, missing in LADDER:
         wait = datetime.timedelta(**{unit: policy.number(rule, on=at.date())})
         fresh += _raise(step, missing & Q(created_at__lte=at - wait), by=by, at=at)

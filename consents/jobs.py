@@ -59,6 +59,7 @@ def discover() -> int:
 def escalate() -> int:
     """Take late stops one step further; returns how many steps are new."""
     fresh = escalation.raise_due(by=Actor.system("escalate"), at=clock.now())
+    mail.tell_inboxes(fresh)
     mail.tell_duty_contacts(fresh)
     return len(fresh)
 

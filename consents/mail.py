@@ -11,17 +11,19 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from consents import escalation
+from consents import escalation, links, steps
 from consents.ledger import monitor
 from consents.models import ChannelChange, Member, Person
-from consents.models.obligations import Check, Escalation
+from consents.models.obligations import Check, Delivery, Escalation
 from consents.queries import integrity
+from consents.queries.official import EVENTS
 from providers import policy
 from providers.models import Organization
 
 log = structlog.get_logger(__name__)
 
 MOST = 100  # readers of one letter
+MOST_STOPS = 20  # with a link each in one letter; the inbox has all of them
 
 
 def tell_unwitnessed(*, at: datetime.datetime) -> int:
@@ -169,26 +171,83 @@ def _client_change(
     return mail.EmailMessage(subject, body, to=[reader.email])
 
 
+def tell_inboxes(escalations: list[Escalation]) -> int:
+    """One letter to each organization in whose inbox a stop has begun to wait: number, deadline and a one-time link of each;
+    returns how many letters went out. What is not answered in a day is told again (`tell_duty_contacts`)."""
+    waiting: dict[Organization, list[Delivery]] = {}
+    for one in escalations:
+        if one.step == Escalation.Step.LETTER:
+            waiting.setdefault(one.delivery.organization, []).append(one.delivery)
+    return _send(
+        [
+            _waiting(organization, rows, to)
+            for organization, rows in waiting.items()
+            for to in _first_readers(organization)
+        ]
+    )
+
+
+def _waiting(organization: Organization, rows: list[Delivery], to: str) -> mail.EmailMessage:
+    with translation.override("ko"):
+        subject = settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + _("업무함에서 기다리는 철회·삭제 요구가 있어요")
+        stops = "\n\n".join(_stop(row) for row in rows[:MOST_STOPS])
+        body = ngettext(
+            "%(name)s의 업무함에 철회·삭제 요구 %(n)s건이 왔어요. 링크마다 한 번만 쓸 수 있고, 담당자 계정으로 로그인해야 해요. 하루 안에 답이 없으면 다른 담당자와 감독 기관이 봐요.\n\n%(stops)s\n\n업무함: %(url)s",
+            "%(name)s의 업무함에 철회·삭제 요구 %(n)s건이 왔어요. 링크마다 한 번만 쓸 수 있고, 담당자 계정으로 로그인해야 해요. 하루 안에 답이 없으면 다른 담당자와 감독 기관이 봐요.\n\n%(stops)s\n\n업무함: %(url)s",
+            len(rows),
+        ) % {
+            "name": organization.name_ko, "n": len(rows), "stops": stops, "url": settings.PORTAL_URL + reverse("desk"),
+        }  # fmt: skip
+        return mail.EmailMessage(subject, body, to=[to])
+
+
+def _stop(row: Delivery) -> str:
+    due = steps.deadline(row.goal, created_at=row.created_at, goal=row.goal)
+    return _("번호: %(jti)s\n알린 일: %(event)s (%(service)s)\n기한: %(due)s(서울)\n한 번만 쓰는 링크: %(url)s") % {
+        "jti": row.jti, "event": EVENTS.get(row.event, row.event), "service": row.subscription.service.name_ko,
+        "due": f"{timezone.localtime(due):%Y-%m-%d %H:%M}", "url": links.address(row),
+    }  # fmt: skip
+
+
 def tell_duty_contacts(escalations: list[Escalation]) -> int:
-    """One letter to the duty contact of each organization that could not be reached; returns how many went out.
+    """One letter to the duty contact of each organization that could not be reached; returns how many went out. What has waited in
+    an inbox for a day is told to its admins too.
 
     A letter that cannot be handed over is not tried again: the stop stands at its desk, and a day later with the regulator."""
-    late = [one.delivery for one in escalations if escalation.is_for_duty_contact(one)]
-    owners = {delivery.organization_id: delivery.organization for delivery in late}
-    counts = Counter(delivery.organization_id for delivery in late)
-    letters = [
-        _unreached(organization, counts[key])
-        for key, organization in owners.items()
-        if organization.duty_contact
-    ][:MOST]
+    late = [one for one in escalations if escalation.is_for_duty_contact(one)]
+    owners = {one.delivery.organization_id: one.delivery.organization for one in late}
+    counts = Counter(one.delivery.organization_id for one in late)
+    by_hand = {one.delivery.organization_id for one in late if escalation.is_by_hand(one)}
+    return _send(
+        [
+            _unreached(organization, counts[key], to)
+            for key, organization in owners.items()
+            for to in dict.fromkeys(
+                [organization.duty_contact, *(_admins(organization) if key in by_hand else [])]
+            )
+            if to
+        ]
+    )
+
+
+def _first_readers(organization: Organization) -> list[str]:
+    return [organization.duty_contact] if organization.duty_contact else _admins(organization)
+
+
+def _admins(organization: Organization) -> list[str]:
+    rows = Member.objects.filter(organization=organization, person__is_active=True).order_by("pk")
+    return list(rows.values_list("person__email", flat=True)[:MOST])
+
+
+def _send(letters: list[mail.EmailMessage]) -> int:
     try:
-        return mail.get_connection().send_messages(letters) or 0 if letters else 0
+        return mail.get_connection().send_messages(letters[:MOST]) or 0 if letters else 0
     except OSError as problem:
         log.error("duty contacts could not be told", reason=str(problem), organizations=len(letters))
         return 0
 
 
-def _unreached(organization, n: int) -> mail.EmailMessage:
+def _unreached(organization, n: int, to: str) -> mail.EmailMessage:
     with translation.override("ko"):
         subject = settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + _("전하지 못한 철회·삭제 요구가 있어요")
         body = ngettext(
@@ -196,4 +255,4 @@ def _unreached(organization, n: int) -> mail.EmailMessage:
             "%(name)s에 철회·삭제 요구 %(n)s건을 전하지 못하고 있어요. 연결을 살펴봐 주세요. 업무함에서 직접 확인할 수도 있어요.\n\n%(url)s",
             n,
         ) % {"name": organization.name_ko, "n": n, "url": settings.PORTAL_URL + reverse("desk")}
-        return mail.EmailMessage(subject, body, to=[organization.duty_contact])
+        return mail.EmailMessage(subject, body, to=[to])

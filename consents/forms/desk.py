@@ -51,8 +51,9 @@ class StatementForm(StepForm):
         widget=forms.Textarea(attrs={"rows": 2}), help_text=gettext_lazy("사람의 이름이나 연락처는 쓰지 마세요."),
     )  # fmt: skip
 
-    def statement(self, delivery: Delivery, *, by: Actor, at: datetime.datetime) -> Evidence:
-        """The unsaved evidence: who confirmed what and when, as canonical JSON (RFC 8785) under its SHA-256.
+    def statement(self, delivery: Delivery, *, by: Actor, at: datetime.datetime, link: str = "") -> Evidence:
+        """The unsaved evidence: who confirmed what and when, as canonical JSON (RFC 8785) under its SHA-256, and by which one-time
+        link (its digest), where it was by one.
 
         Its id follows from delivery, status and how often that was said before, so that the same confirmation sent twice
         is refused by the database."""
@@ -66,6 +67,7 @@ class StatementForm(StepForm):
             {
                 "v": 1, "delivery": str(delivery.jti), "organization": delivery.organization.code, "status": self.kind,
                 "confirmed_by": by.id, "stated_at": plain(at), **given,
+                **({"link": link} if link else {}),
             }
         )  # fmt: skip
         return Evidence(

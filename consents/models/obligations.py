@@ -248,6 +248,7 @@ class Escalation(models.Model):
     """One step up the ladder because a deadline passed: told once, to whom the policy names."""
 
     class Step(models.TextChoices):
+        LETTER = "letter", _("업무함에서 기다린다고 담당자에게 편지로 알림")
         NOT_SENT = "not_sent", _("1분이 지나도 전하지 못함")
         DUTY_CONTACT = "duty_contact", _("담당자에게 다른 길로 알림")
         NOT_RECEIVED = "not_received", _("하루가 지나도 받았다는 답이 없음")

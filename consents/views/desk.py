@@ -10,9 +10,9 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from consents import access, answers, limits, polling
+from consents import access, answers, limits, links, polling
 from consents.actors import Actor
 from consents.forms import desk as forms
 from consents.forms.channels import Button
@@ -21,6 +21,7 @@ from consents.queries import gym, lodged, paging, proofs
 from consents.queries.cases import open_of
 from consents.queries.duties import possible_steps
 from consents.views import papers
+from consents.views.replies import refused
 
 
 @access.operator_admin
@@ -82,8 +83,28 @@ def desk_delivery(request, jti):
 @access.operator_admin
 @require_POST
 def confirm_delivery(request, jti):
+    return _confirm(request, access.organization_delivery(request.user.organization, jti))
+
+
+@access.operator_admin
+@require_http_methods(["GET", "HEAD", "POST"])
+def desk_link(request, token):
+    """Where the link of a letter leads: one message and its statements, until it is answered."""
+    try:
+        jti = links.opened(token)
+    except links.BadLink as error:
+        raise Http404 from error
+    delivery = access.organization_delivery(request.user.organization, jti)
+    if links.is_spent(delivery):
+        back = reverse("desk_delivery", args=[delivery.jti])
+        return refused(request, _("이 링크는 이미 썼어요. 답은 기록돼 있어요."), back_url=back, status=410)
+    if request.method == "POST":
+        return _confirm(request, delivery, link=token)
+    return _delivery(request, delivery, at=timezone.now(), link=token)
+
+
+def _confirm(request, delivery, *, link=""):
     at, own = timezone.now(), request.user.organization
-    delivery = access.organization_delivery(own, jti)
     try:
         form = forms.step_form(request.POST.get("step", ""), request.POST)
     except KeyError as unknown:
@@ -92,10 +113,10 @@ def confirm_delivery(request, jti):
     if not form.is_valid():
         if not possible:
             raise BadRequest
-        return _delivery(request, delivery, at=at, bound=form, status=400)
+        return _delivery(request, delivery, at=at, bound=form, status=400, link=link)
     by = Actor.organization(own, member=request.user)
     try:
-        new = possible and _state(form, delivery, by=by, at=at)
+        new = possible and _state(form, delivery, by=by, at=at, link=link)
     except answers.UnknownDelivery as unknown:
         raise Http404 from unknown
     except (answers.WrongOrder, IntegrityError):  # said before, or from another window in the same moment
@@ -105,7 +126,7 @@ def confirm_delivery(request, jti):
     else:
         messages.info(request, _("이미 끝난 일이에요. 새로 기록한 것은 없어요."))
     if form.cleaned_data["back"] == "desk_delivery":
-        return redirect("desk_delivery", jti=jti)
+        return redirect("desk_delivery", jti=delivery.jti)
     return redirect("desk")
 
 
@@ -143,22 +164,21 @@ def desk_proof(request, event_id):
     return papers.proof_of(request, entry, back_url=reverse("desk_delivery", args=[entry.jti]))
 
 
-def _state(form, delivery, *, by: Actor, at: datetime.datetime) -> bool:
+def _state(form, delivery, *, by: Actor, at: datetime.datetime, link: str) -> bool:
     """Pass the statement on; whether it changed anything."""
     own = delivery.organization
     if form.kind == "received":
         return answers.acknowledge(delivery.jti, organization=own, by=by, at=at).received_at == at
-    evidence = form.statement(delivery, by=by, at=at)
+    evidence = form.statement(delivery, by=by, at=at, link=links.digest_of(link) if link else "")
     answers.complete(delivery.jti, organization=own, evidence=evidence, basis=form.basis, by=by, at=at)
     return True
 
 
-def _delivery(request, delivery, *, at, bound=None, status=200):
+def _delivery(request, delivery, *, at, bound=None, status=200, link=""):
     detail = queries.delivery_detail(delivery, at=at)
     steps = [
         bound if bound is not None and bound.kind == step else forms.step_form(step)
         for step in detail["duty"].steps
     ]
-    return render(
-        request, "desk/desk_delivery.html", {"delivery": delivery, "forms": steps, **detail}, status=status
-    )
+    shown = {"delivery": delivery, "forms": steps, "link": link, **detail}
+    return render(request, "desk/desk_delivery.html", shown, status=status)

@@ -17,6 +17,7 @@ WITHOUT_A_PAGE = {
     "disconnect_app", "rotate_api_secret", "retire_api_secret", "revoke_api_tokens", "retire_api_client", "remove_api_keys", "retire_oversight_app",
     "desk_upload", "upload_progress", "refused_rows", "drop_upload",  # tests/consents/test_upload_pages.py
     "close_service",  # a button of desk_end
+    "desk_link",  # desk_delivery by another way; tests/consents/test_links.py
     "tidy",  # "me" with a way back; tests/consents/test_counting.py
 }  # fmt: skip
 

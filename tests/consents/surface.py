@@ -28,6 +28,7 @@ from consents import (
     counting,
     gym,
     lifecycle,
+    links,
     oauth,
     requests,
     speedbump,
@@ -195,6 +196,7 @@ PARAMETERS: dict[str, Callable[[Side], Any]] = {
     "desk/gym/<uuid:pk>": lambda side: side.run.pk,
     "api/v1/channel/tests/<uuid:pk>": lambda side: side.run.pk,
     "desk/deliveries/<uuid:jti>": lambda side: side.delivery.jti,
+    "desk/links/<str:token>": lambda side: links.address(side.delivery).split("/")[-2],
     "api/v1/me/entries/<uuid:event_id>": lambda side: side.event,
     "api/v1/me/subscriptions/<uuid:pk>/erase": lambda side: side.ended.pk,
     "api/v1/me/subscriptions/<uuid:pk>": lambda side: side.live.pk,
@@ -389,6 +391,7 @@ FORMS: dict[str, Form] = {
     "desk_settle": Form(lambda side: {"verb": "dispute", "reason": "우리 쪽 기록을 다시 보고 있어요."}),
     "replay_delivery": Form(lambda side: {}, button=True),
     "confirm_delivery": Form(lambda side: {"step": "received", "back": "desk"}),
+    "desk_link": Form(lambda side: {"step": "received", "back": "desk"}),
     "ask_channel": Form(lambda side: {"protocol": "desk"}),
     "approve_channel": Form(lambda side: {}, button=True),
     "withdraw_channel": Form(lambda side: {}, button=True),
@@ -499,6 +502,11 @@ BODIES: dict[str, Callable[[Side], Any]] = {
     "consents/<uuid:pk>/end": lambda side: {},
     "subscriptions/<uuid:pk>/end": lambda side: {},
     "services/<slug:slug>/close": lambda side: {},
+    "references": lambda side: {
+        "kind": "consent",
+        "identifier": f"their-{side.consent.pk}",
+        "consent": str(side.consent.pk),
+    },
     "holding-count": lambda side: {"code": side.count_code},
     "holdings": lambda side: [
         {

@@ -6,9 +6,10 @@ import pytest
 from django.core import mail as letters
 from django.utils import timezone
 
-from consents import answers, clock, escalation, jobs, lifecycle, propagation
+from consents import answers, clock, escalation, jobs, lifecycle, mail, propagation
 from consents.actors import Actor
 from consents.models import Delivery, Escalation, Notice
+from providers.models import Organization
 from providers.wires import Outcome
 from tests import factories
 
@@ -118,13 +119,46 @@ def test_the_ladder_costs_no_query_a_row(now, django_assert_max_num_queries):
         assert len(escalation.raise_due(by=BY, at=now + 25 * HOUR)) > 40
 
 
-def test_what_waits_in_an_inbox_gets_its_letter_after_a_day(now, monkeypatch):
+def test_what_waits_in_an_inbox_gets_its_letter_at_once_and_another_after_a_day(now, monkeypatch):
     left = factories.joined(factories.PersonFactory(), factories.offered(), now - HOUR)
     lifecycle.leave(left, erase=True, by=Actor.person(left.person), at=now)
+    admin = factories.MemberFactory(organization=left.operator).person
     assert operators(left).state == "manual"
+    monkeypatch.setattr(clock, "now", lambda: now)
+    for _ in range(2):
+        jobs.escalate()
+    assert steps(operators(left)) == ["letter"]
+    (letter,) = [one for one in letters.outbox if left.operator.duty_contact in one.to]
+    assert letter.to == [left.operator.duty_contact]
+    assert str(operators(left).jti) in letter.body and "/desk/links/" in letter.body
+    letters.outbox.clear()
     monkeypatch.setattr(clock, "now", lambda: now + 23 * HOUR)
     assert jobs.escalate() == 0 and not letters.outbox
     monkeypatch.setattr(clock, "now", lambda: now + 24 * HOUR)
     jobs.escalate()
-    assert steps(operators(left)) == ["not_received", "not_stopped"]
-    assert left.operator.duty_contact in {to for letter in letters.outbox for to in letter.to}
+    assert steps(operators(left)) == ["letter", "not_received", "not_stopped"]
+    told = [to for one in letters.outbox for to in one.to]
+    assert told.count(left.operator.duty_contact) == told.count(admin.email) == 1, "a second reader"
+
+
+def test_a_letter_names_a_few_stops_and_the_number_of_all(now, monkeypatch):
+    service = factories.offered()
+    for _ in range(mail.MOST_STOPS + 2):
+        left = factories.joined(factories.PersonFactory(), service, now - HOUR)
+        lifecycle.leave(left, erase=True, by=Actor.person(left.person), at=now)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    jobs.escalate()
+    (letter,) = [one for one in letters.outbox if service.organization.duty_contact in one.to]
+    assert letter.body.count("/desk/links/") == mail.MOST_STOPS
+    assert f"{mail.MOST_STOPS + 2}건" in letter.body
+
+
+def test_who_has_no_duty_contact_is_told_through_its_admins(now, monkeypatch):
+    service = factories.offered()
+    admins = {factories.MemberFactory(organization=service.organization).person.email for _ in range(2)}
+    Organization.objects.filter(pk=service.organization.pk).update(duty_contact="")
+    left = factories.joined(factories.PersonFactory(), service, now - HOUR)
+    lifecycle.leave(left, erase=True, by=Actor.person(left.person), at=now)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    jobs.escalate()
+    assert admins <= {to for one in letters.outbox for to in one.to}
