@@ -18,7 +18,7 @@ from consents.models import Claimed, Delivery
 from consents.retries import Change, consequence
 from consents.sending import Attempt
 from providers.models import Organization
-from providers.wires import RECEIVED, SENT, Outcome
+from providers.wires import RECEIVED, REFUSED, SENT, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +126,8 @@ def _heard(attempts: list[Attempt]) -> dict[uuid.UUID, list[str]]:
     lines: dict[tuple, list[Attempt]] = {}
     for attempt in attempts:
         outcome = attempt.outcome
-        if attempt.channel:
+        sent = outcome.verdict != REFUSED or outcome.status is not None  # what we never sent says nothing
+        if attempt.channel and sent:
             heard.setdefault(attempt.channel, []).append(outcome.verdict)
         if outcome.verdict not in {SENT, RECEIVED}:
             line = attempt.delivery.organization_code, outcome.verdict, outcome.status

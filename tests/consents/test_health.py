@@ -3,16 +3,19 @@
 import datetime
 import json
 import threading
+import uuid
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from consents import health, lifecycle, propagation
+from consents import health, lifecycle, propagation, recording, sending
 from consents.actors import Actor
 from consents.models import Breaker, Delivery
 from providers import registry
 from providers.models import Channel
+from providers.wires import Outcome
 from tests import factories
 from tests.receivers import receiving
 
@@ -172,3 +175,15 @@ def test_failures_from_many_workers_at_once_are_all_counted(receiver, now):
     for thread in threads:
         thread.join(timeout=30)
     assert Breaker.objects.get(channel=channel).in_row == 4
+
+
+def test_what_was_never_sent_says_nothing_about_a_channel():
+    """A message without a name for what it ends must not close the breaker of an endpoint that is down."""
+    row, channel = SimpleNamespace(organization_code="BKNEUT9001", jti=uuid.uuid4()), uuid.uuid4()
+    tries = [
+        Outcome("refused", detail="the message names no consent"),
+        Outcome("refused", 403),
+        Outcome("retry"),
+    ]
+    heard = recording._heard([sending.Attempt(row, outcome, channel) for outcome in tries])
+    assert heard == {channel: ["refused", "retry"]}
