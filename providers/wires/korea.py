@@ -37,15 +37,13 @@ from providers.wires import (
     classify,
 )
 from providers.wires.asking import ENDS, WHOLE
-from providers.wires.korea_fields import FIELDS, moment, problem
+from providers.wires.korea_fields import AVAILABILITY, FIELDS, UP, moment, problem
 from providers.wires.korea_line import DETAILS, Answer, Visit, digest_of, forget_tokens, given_id, tran_id
 from providers.wires.korea_lists import (
     CI,
     STATES,
-    Availability,
     Provision,
     Provisions,
-    availability,
     flows,
     list_remote,
     provisions,
@@ -54,7 +52,7 @@ from providers.wires.korea_lists import (
 )
 
 __all__ = [
-    "DETAILS", "FIELDS", "Availability", "Provision", "Provisions", "ask_again", "availability", "forget_tokens", "list_remote",
+    "DETAILS", "FIELDS", "Provision", "Provisions", "ask_again", "forget_tokens", "list_remote",
     "provisions", "read_back", "send", "tran_id", "verify_inbound",
 ]  # fmt: skip
 
@@ -139,6 +137,17 @@ async def ask_again(
     if not stop.ci or not stop.requests:
         return Reading(UNKNOWN, detail=f"no reference: {REQUEST if stop.ci else CI}")
     return await _again(Visit(session, endpoint, now, total), message.jti, stop)
+
+
+async def challenge(
+    session: outbound.Session, *, jti: str, state: str, endpoint: Endpoint, now: int, total: float = 15.0
+) -> Outcome:
+    """Ask how they are (지원-102). The x-api-tran-id that they must repeat is made of `state`. SENT only where they say that they
+    are up: who is down, or closed for maintenance, is called later."""
+    visit = Visit(session, endpoint, now, total)
+    answer = await visit.call("지원-102", {"org_code": visit.org_code}, visit.tran_id(jti, state))
+    how = AVAILABILITY[answer.fields["availability"]] if answer.good else UP
+    return answer.outcome if how == UP else replace(answer.outcome, verdict=RETRY, detail=f"they say: {how}")
 
 
 def verify_inbound(

@@ -15,7 +15,8 @@ from typing import Any
 KOREA = timezone(timedelta(hours=9))
 MOST_ROWS = 500  # rows in one list; `limit` may not ask for more
 OK = "00000"
-AVAILABILITY = {"01": "up", "02": "down", "03": "maintenance", "99": "other"}  # 지원-102
+UP = "up"
+AVAILABILITY = {"01": UP, "02": "down", "03": "maintenance", "99": "other"}  # 지원-102
 PROVISION = {"01": "normal", "02": "revoking", "03": "revoked", "04": "work finished"}  # 지원-105
 
 TEXTS = {

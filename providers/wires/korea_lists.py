@@ -8,7 +8,7 @@ from typing import Any
 
 from providers import outbound
 from providers.wires import ACTIVE, STOPPED, STOPPING, UNKNOWN, Endpoint, Listing, Reference, RemoteConsent
-from providers.wires.korea_fields import AVAILABILITY, MOST_ROWS, dtime, moment
+from providers.wires.korea_fields import MOST_ROWS, dtime, moment
 from providers.wires.korea_line import Answer, Visit, digest_of
 
 CI = "ci"  # kind of reference: the person's CI
@@ -124,26 +124,6 @@ async def provisions(
         pages.add(page)
         given["next_page"] = page
     return Provisions(False, tuple(rows), None, f"more than {MOST_PAGES} pages", digest_of(digests))
-
-
-@dataclass(frozen=True)
-class Availability:
-    """지원-102: `state` is up, down, maintenance, other, or unknown where no answer says anything."""
-
-    state: str
-    status: int | None = None
-    detail: str = ""
-    digest: str = ""
-
-
-async def availability(
-    session: outbound.Session, *, endpoint: Endpoint, now: int, total: float = 15.0
-) -> Availability:
-    """Ask how they are (지원-102)."""
-    visit = Visit(session, endpoint, now, total)
-    answer = await visit.call("지원-102", {"org_code": visit.org_code}, visit.tran_id(uuid.uuid4().hex))
-    state = AVAILABILITY[answer.fields["availability"]] if answer.good else "unknown"
-    return Availability(state, answer.outcome.status, answer.outcome.detail, answer.outcome.digest)
 
 
 def the_ci(references: Sequence[Reference]) -> str:

@@ -139,6 +139,9 @@ class World:
             given = {"endpoint": self.endpoint(), "now": int(time.time()), "total": 5, **given}
             return await call(session, **given)
 
+    async def how(self):
+        return await self.wire(korea.challenge, jti="j", state="s")
+
     async def send(self, message, **given):
         return await self.wire(korea.send, message=message, **given)
 
@@ -207,7 +210,7 @@ def test_the_list_is_what_is_held(world):
             korea.list_remote, references=[Reference("ci", CI)], endpoint=world.endpoint(version="v1")
         )
         assert found.complete and len(found.consents) == 2
-        assert (await world.wire(korea.availability)).state == "up"
+        assert (await world.how()).verdict == SENT
 
     world.play(story)
 
@@ -315,7 +318,7 @@ def test_the_other_faults_are_answers(world):
         assert (await world.send(TRANSFER)).verdict == SENT  # the same id: it knows it has it
         await world.fault("error")
         assert await world.says(TRANSFER) == UNKNOWN
-        assert (await world.wire(korea.availability)).state == "down"
+        assert (await world.how()).detail == "they say: down"
         found = await world.wire(korea.list_remote, references=[Reference("ci", CI)])
         assert not found.complete
         await world.fault("drop_before")

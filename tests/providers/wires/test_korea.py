@@ -802,22 +802,29 @@ def test_a_page_that_is_too_long_is_asked_for_in_pieces(settings):
 
 
 @pytest.mark.parametrize(
-    ("answer", "state"),
+    ("answer", "verdict", "words"),
     [
-        *[({**FINE, "availability": code}, state) for code, state in korea_fields.AVAILABILITY.items()],
-        ({**FINE, "availability": "04"}, "unknown"),
-        ({**FINE}, "unknown"),
-        ((503, b""), "unknown"),
+        ({**FINE, "availability": "01"}, SENT, ""),
+        ({**FINE, "availability": "02"}, RETRY, "down"),
+        ({**FINE, "availability": "03"}, RETRY, "maintenance"),
+        ({**FINE, "availability": "99"}, RETRY, "other"),
+        ({**FINE, "availability": "04"}, RETRY, ""),
+        ({**FINE}, RETRY, ""),
+        ((503, b""), RETRY, ""),
     ],
 )
-def test_how_they_are(settings, answer, state):
+def test_how_they_are(settings, answer, verdict, words):
     operator = Operator(**{"지원-102": answer})
 
     async def work(session, endpoint):
-        return await korea.availability(session, endpoint=endpoint, now=NOW)
+        return await korea.challenge(session, jti="j", state="s", endpoint=endpoint, now=NOW)
 
-    assert visit(settings, operator, work).state == state
-    assert operator.calls("지원-102")[0]["given"] == {"org_code": ORG}
+    outcome = visit(settings, operator, work)
+    assert outcome.verdict == verdict and words in outcome.detail
+    (asked,) = operator.calls("지원-102")
+    assert asked["given"] == {"org_code": ORG} and asked["headers"]["x-api-tran-id"] == korea.tran_id(
+        DETAILS["portal_code"], "j", "s"
+    )
 
 
 # --- the result they send ------------------------------------------------------------------------------------------------------------
