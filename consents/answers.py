@@ -6,12 +6,12 @@ import uuid
 from django.db import transaction
 from django.db.models import Q
 
-from consents import checks, contradictions, ledger
+from consents import checks, contradictions, ledger, messages
 from consents.actors import Actor
 from consents.ledger import facts
 from consents.models import Delivery, Evidence, Reissue
 from consents.parties import RANK
-from consents.steps import advance, close_replays, locked, receive, write_entry
+from consents.steps import advance, close_replays, first_word, locked, receive, write_entry
 
 
 class UnknownDelivery(Exception):
@@ -48,8 +48,11 @@ def note_result(
         delivery = _own(delivery.jti, organization)
         if RANK.get(delivery.state, 0) < RANK["received"]:
             _forward(delivery, Delivery.State.RECEIVED, at=at)
-        if delivery.state == Delivery.State.RECEIVED:  # also a second report, which may say otherwise
-            write_entry(delivery, "delivery.received", state="received", by=by, at=at, evd=digest)
+        spoken = first_word([delivery], by=by, at=at)
+        if (
+            spoken or delivery.state == Delivery.State.RECEIVED
+        ):  # also a second report, which may say otherwise
+            write_entry(delivery, "delivery.received", state=delivery.state, by=by, at=at, evd=digest)
         delivery.last_error, delivery.check_at = f"result {code}"[:300], at
         delivery.save(update_fields=["last_error", "check_at"])
     return delivery
@@ -68,25 +71,23 @@ def complete(
 
     `evidence` is an unsaved row; it is saved with the change. Raises UnknownDelivery, or WrongOrder when the
     statement goes backwards, nothing was to be stopped, or erasing was never asked but is refused. Who signed that it
-    erased, and was found out, can sign again: it settles the erasure, and the delivery stays what it is."""
+    erased, and was found out, is asked again by another message: what it signs under the old id answers that one."""
     with transaction.atomic():
         delivery = _own(delivery_jti, organization)
+        if anew := contradictions.asked_anew(delivery):
+            delivery = _own(anew, organization)
         close_replays([delivery], by=by, at=at)
         if delivery.goal == Delivery.Goal.RECEIVED:
             raise WrongOrder("nothing was to be stopped")
-        again = evidence.status == Evidence.Status.ERASED and contradictions.is_asked_again(delivery)
         if evidence.status == Evidence.Status.RETAINED:
             _refuse(delivery, basis=basis, at=at)
-        elif again:
-            checks.schedule(delivery, at=at)
-            delivery.save(update_fields=["check_at"])
-        elif RANK.get(delivery.state, 0) >= RANK[evidence.status]:
-            raise WrongOrder(f"the delivery is already {delivery.state}")
-        else:
+        elif RANK.get(delivery.state, 0) < RANK[evidence.status]:
             _forward(delivery, evidence.status, at=at)
+        elif not _only_seen(delivery, evidence.status):
+            raise WrongOrder(f"the delivery is already {delivery.state}")
         evidence.delivery, evidence.organization, evidence.received_at = delivery, organization, at
         evidence.save(force_insert=True)
-        if evidence.status != Evidence.Status.RETAINED and not again:
+        if evidence.status != Evidence.Status.RETAINED:
             write_entry(
                 delivery,
                 f"delivery.{evidence.status}",
@@ -101,7 +102,18 @@ def complete(
             Evidence.Status.RETAINED,
         }:
             _settle_erasure(delivery, evidence, basis=basis, by=by, at=at)
+        if delivery.event == messages.ERASURE_REQUESTED and evidence.status == Evidence.Status.ERASED:
+            _look_again(delivery, at=at)
     return delivery
+
+
+def _look_again(delivery: Delivery, *, at: datetime.datetime) -> None:
+    """What was signed before, and may have been found undone, is looked at along with it."""
+    soonest = checks.soonest(at=at)
+    before = Delivery.objects.filter(
+        subscription=delivery.subscription_id, organization=delivery.organization_id, pk__lt=delivery.pk
+    )
+    before.filter(state=Delivery.State.ERASED, check_at__gt=soonest).update(check_at=soonest)
 
 
 def _own(jti: uuid.UUID, organization) -> Delivery:
@@ -119,6 +131,11 @@ def first_id(jti: uuid.UUID) -> uuid.UUID:
 def _forward(delivery: Delivery, state: str, *, at) -> None:
     advance(delivery, state, at=at)
     delivery.save()
+
+
+def _only_seen(delivery: Delivery, status: str) -> bool:
+    """Whether it stands there by our own look, so that saying it is no step backwards: their word is kept beside it."""
+    return delivery.state == status and status in checks.seen(checks.looked([delivery.pk])[delivery.pk])
 
 
 def _refuse(delivery: Delivery, *, basis: str, at) -> None:

@@ -5,6 +5,7 @@ steps are nobody's word but what we saw.
 """
 
 import datetime
+from collections.abc import Iterable
 
 from django.db.models import Exists, OuterRef, QuerySet
 
@@ -28,12 +29,19 @@ def with_looks(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
     """Adds for `seen` whether a step was taken by our own look, as the log says."""
     entries = EntryIndex.objects.filter(txn=OuterRef("txn"), jti=OuterRef("jti"))
     ours = entries.filter(actor_kind="system", actor_id=LOOKED)
-    said = entries.filter(typ="delivery.received").exclude(actor_kind="system", actor_id=LOOKED)
+    said = entries.exclude(actor_kind="system", actor_id=LOOKED)
     return deliveries.annotate(
         looked_received=Exists(ours.filter(typ__in=["delivery.received", "delivery.stopped"]))
-        & ~Exists(said),
-        looked_stopped=Exists(ours.filter(typ="delivery.stopped")),
+        & ~Exists(said.filter(typ="delivery.received")),
+        looked_stopped=Exists(ours.filter(typ="delivery.stopped"))
+        & ~Exists(said.filter(typ="delivery.stopped")),
     )
+
+
+def looked(keys: Iterable[int]) -> dict[int, Delivery]:
+    """Rows `with_looks` by their keys, for whoever has a page of them. One query."""
+    rows = with_looks(Delivery.objects.filter(pk__in=list(keys))).only("pk", "state")
+    return {row.pk: row for row in rows}
 
 
 def seen(delivery: Delivery) -> frozenset[str]:
@@ -44,6 +52,13 @@ def seen(delivery: Delivery) -> frozenset[str]:
 def shown_state(delivery: Delivery) -> str:
     """The state of a row `with_looks` under which pages tell it: what we saw is not called somebody's word."""
     return f"seen_{delivery.state}" if delivery.state in seen(delivery) else delivery.state
+
+
+def said_state(delivery: Delivery) -> str:
+    """The state of a row `with_looks` as far as its organization has said it; empty where it never said a word."""
+    if delivery.state not in seen(delivery):
+        return delivery.state
+    return "" if "received" in seen(delivery) else Delivery.State.RECEIVED
 
 
 def schedule(delivery: Delivery, *, at: datetime.datetime) -> None:

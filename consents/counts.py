@@ -10,12 +10,12 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q
 
 from consents import cases
 from consents.actors import Actor
 from consents.ledger.entries import SEOUL
-from consents.models import Case, Consent, WeeklyCalls, WeeklyCount
+from consents.models import Case, Consent, EntryIndex, WeeklyCalls, WeeklyCount
 from providers.models import Organization, Service
 
 MOST = 1000
@@ -130,12 +130,15 @@ def _row(row: Row, organization, services, sources, *, at: datetime.datetime) ->
 
 
 def known(weeks: Iterable[datetime.date], services, sources) -> dict[tuple, Numbers]:
-    """What the log says of each week, service (id) and source (id). One query a week."""
+    """What the log says of each week, service (id) and source (id). One query a week. What was changed counts as new (지원-004)."""
     found: dict[tuple, Numbers] = {}
     for week_on in set(weeks):
         start = datetime.datetime.combine(week_on, datetime.time(), tzinfo=SEOUL)
         end = start + WEEK
-        within = {"granted_at__gte": start, "granted_at__lt": end}
+        changed = EntryIndex.objects.filter(
+            consent=OuterRef("pk"), typ="consent.amended", at__gte=start, at__lt=end
+        )
+        within = Q(granted_at__gte=start, granted_at__lt=end) | Q(Exists(changed))
         rows = (
             Consent.objects.filter(
                 kind=Consent.Kind.TRANSFER, subscription__service__in=services, source__in=sources,
@@ -144,7 +147,7 @@ def known(weeks: Iterable[datetime.date], services, sources) -> dict[tuple, Numb
             .filter(Q(ended_at__isnull=True) | Q(ended_at__gte=start))
             .values("subscription__service", "source")
             .annotate(
-                new=Count("pk", filter=Q(**within)),
+                new=Count("pk", filter=within),
                 revoked=Count("pk", filter=Q(ended_at__lt=end)),
                 own=Count("pk", filter=Q(ended_at__isnull=True) | Q(ended_at__gte=end)),
             )

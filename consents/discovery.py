@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,19 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Max, Q
 
-from consents import cases, locks, references, routes, speedbump, transfers
+from consents import cases, contradictions, locks, readback, references, routes, speedbump, transfers
 from consents.actors import Actor
-from consents.models import Case, Consent, Delivery, Inquiry, Notice, Person, Reference
+from consents.models import (
+    Case,
+    Check,
+    Consent,
+    Delivery,
+    Inquiry,
+    Notice,
+    Person,
+    Reference,
+    Subscription,
+)
 from consents.speedbump import Reason
 from providers import outbound, policy, wires
 from providers.models import Channel, Organization
@@ -227,6 +238,7 @@ def record(inquiry: Inquiry, listing: Listing, *, by: Actor, at: datetime.dateti
         found = differences(inquiry.person, inquiry.organization, listing, at=at) if answered else []
         for difference in found[:MOST_DIFFERENCES]:
             _open(inquiry, difference, by=by, at=at)
+        _undo(inquiry, found, listing, by=by, at=at)
         Outcome = Inquiry.Outcome
         row.outcome = (
             Outcome.COMPLETE if listing.complete else Outcome.PARTIAL if answered else Outcome.SILENT
@@ -264,7 +276,7 @@ def differences(
         found += _compare(remote, consent, ours, organization, since=at - grace)
     if listing.complete:
         for consent in ours.by_id.values():
-            if consent.pk not in seen and _is_settled(consent, ours, since=at - grace):
+            if consent.pk not in seen and _is_wanted(consent, listing, ours, since=at - grace):
                 found.append(_missing(consent, ABSENT))
     return found
 
@@ -285,7 +297,8 @@ def _ours(person: Person, organization: Organization, *, since: datetime.datetim
 
 
 def _match(remote: RemoteConsent, ours: _Ours, organization: Organization) -> Consent | None:
-    """By our own id, by a name they gave it, or by service and source: then the live one, else the last."""
+    """By our own id, by a name they gave it, by service and source, or by who it is handed to (지원-105 names no service): then the
+    live one, else the last."""
     if consent := ours.by_id.get(remote.identifier):
         return consent
     for kind in ("consent", "arrangement", "grant", "provision"):
@@ -293,8 +306,15 @@ def _match(remote: RemoteConsent, ours: _Ours, organization: Organization) -> Co
         if reference is not None and reference.consent_id:
             return ours.by_id.get(str(reference.consent_id))
     same = ours.by_flow.get((remote.service, remote.source), []) if remote.service else []
+    if not same and remote.recipient:
+        same = [consent for consent in ours.by_id.values() if _is_handed_to(consent, remote.recipient)]
     live = [consent for consent in same if consent.state != Consent.State.ENDED]
     return (live or same)[-1] if same else None
+
+
+def _is_handed_to(consent: Consent, name: str) -> bool:
+    other = consent.recipient
+    return other is not None and name in (other.code, other.name_ko, other.name_en)
 
 
 def _compare(
@@ -321,7 +341,8 @@ def _compare(
     elif not _is_settled(consent, ours, since=since):
         return
     elif remote.state in {STOPPED, ABSENT}:
-        yield _missing(consent, remote.state)
+        if consent.state == Consent.State.ACTIVE:
+            yield _missing(consent, remote.state)
     elif remote.state == ACTIVE:
         yield from _other_terms(remote, consent)
 
@@ -340,6 +361,12 @@ def _missing(consent: Consent, says: str) -> Difference:
     return Difference(Case.Kind.MISSING_THERE, str(consent.pk), {"says": says}, known, consent)
 
 
+def _is_wanted(consent: Consent, listing: Listing, ours: _Ours, *, since: datetime.datetime) -> bool:
+    """Whether a complete list must show it. What has ended need not be there, nor, in a list of what is valid, what is paused."""
+    told = listing.kinds is None or consent.kind in listing.kinds
+    return told and consent.state == Consent.State.ACTIVE and _is_settled(consent, ours, since=since)
+
+
 def _is_settled(consent: Consent, ours: _Ours, *, since: datetime.datetime) -> bool:
     """Long enough as it is, and nobody is still being told."""
     if consent.subscription_id in ours.moving:
@@ -354,6 +381,32 @@ def _stated(remote: RemoteConsent) -> dict:
         "service": remote.service, "source": remote.source, "recipient": remote.recipient, "scopes": list(remote.scopes),
         "since_on": remote.since_on, "until_on": remote.until_on, "says": remote.state,
     }  # fmt: skip
+
+
+def _undo(
+    inquiry: Inquiry, found: list[Difference], listing: Listing, *, by: Actor, at: datetime.datetime
+) -> None:
+    """What was signed as erased before we asked, and is listed as live, counts again and is asked for again."""
+    lease = datetime.timedelta(seconds=policy.number("LEASE_SECONDS", on=at.date()))
+    asked_at = (inquiry.due_at or at) - lease
+    live: dict[Any, list[Consent]] = defaultdict(list)
+    for difference in found:
+        if difference.kind == Case.Kind.ENDED_HERE and difference.consent:
+            live[difference.consent.subscription_id].append(difference.consent)
+    related = ("service", "operator", "person")
+    locked = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related(*related)
+    for subscription in locked.filter(pk__in=live).order_by("pk"):
+        told = Delivery.objects.filter(subscription=subscription, organization=inquiry.organization)
+        signed = told.filter(erased_at__isnull=False).select_related("organization", "subscription")
+        if stop := signed.order_by("pk").last():
+            look = Check(
+                delivery=stop, says=ACTIVE, finding=Check.Finding.STILL_ACTIVE, http_status=listing.status,
+                digest=listing.digest, detail=listing.detail[:300], at=at,
+            )  # fmt: skip
+            again = contradictions.listed(live[subscription.pk], look, by=by, at=asked_at)
+            if again:
+                readback.log_finding(look, again, by=by, at=at)
+            contradictions.ask_again(subscription, again, organization=inquiry.organization, by=by, at=at)
 
 
 def _open(inquiry: Inquiry, difference: Difference, *, by: Actor, at: datetime.datetime) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 
 import structlog
@@ -16,7 +17,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import translation
 
-from consents import locks, reconciliation, reports, transfers, uploads
+from consents import locks, mail, reconciliation, reports, transfers, uploads
 from consents.actors import Actor
 from consents.api.transfers import COLUMNS as TRANSFER_COLUMNS
 from consents.api.transfers import of_cells, shaped
@@ -135,6 +136,8 @@ def _take_transfers(
         else:
             report.refused.append(_misshapen(number, given, row["errors"]))
     answers = transfers.report([row for _n, row in rows], organization=upload.organization, by=by, at=at)
+    if any(answer.after_stop for answer in answers):
+        transaction.on_commit(partial(mail.tell_after_stop, at=at), robust=True)
     for (number, _row), answer in zip(rows, answers, strict=True):
         if answer.errors:
             (place, why), *others = answer.errors

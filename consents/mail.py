@@ -1,19 +1,22 @@
 """Letters that the portal writes by itself, each in its reader's language."""
 
 import datetime
+import uuid
 from collections import Counter
+from collections.abc import Collection
 
 import structlog
 from django.conf import settings
 from django.core import mail
 from django.urls import reverse
 from django.utils import timezone, translation
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from consents import escalation, links, steps
 from consents.ledger import monitor
-from consents.models import ChannelChange, Member, Person
+from consents.models import Case, ChannelChange, Member, Person
 from consents.models.obligations import Check, Delivery, Escalation
 from consents.queries import integrity
 from consents.queries.official import EVENTS
@@ -60,10 +63,20 @@ def _unwitnessed(person, since: datetime.datetime | None) -> mail.EmailMessage:
 def tell_contradicted(checks: list[Check]) -> int:
     """Tell the admins of organizations that said they had stopped, or had time enough, and had not; returns how many letters
     went out. A letter that cannot be handed over is not tried again: the case stands at their desk."""
-    owner = {check.delivery.organization_id: check.delivery.organization for check in checks}
+    return _tell_admins({check.delivery.organization_id for check in checks}, _FOUND)
+
+
+def tell_after_stop(*, at: datetime.datetime) -> int:
+    """The same of the cases that a report of transfers has opened at that moment: data reached somebody after the stop."""
+    cases = Case.objects.filter(kind=Case.Kind.AFTER_STOP, opened_at=at)
+    return _tell_admins(set(cases.values_list("organization", flat=True)), _FLOWED)
+
+
+def _tell_admins(organizations: Collection[uuid.UUID], words: Promise) -> int:
+    owner = Organization.objects.in_bulk(organizations) if organizations else {}
     members = Member.objects.select_related("person").filter(organization__in=owner, person__is_active=True)
     letters = [
-        _contradicted(member.person, owner[member.organization_id])
+        _contradicted(member.person, owner[member.organization_id], words)
         for member in members.order_by("pk")[:MOST]
         if member.organization_id
     ]
@@ -74,7 +87,15 @@ def tell_contradicted(checks: list[Check]) -> int:
         return 0
 
 
-def _contradicted(person, organization) -> mail.EmailMessage:
+_FOUND = gettext_lazy(
+    "%(name)s에 되물어 보니 끝난 동의가 아직 살아 있다고 해요. 정보주체와 감독자에게 알렸어요. 바로 멈추고, 무슨 일이었는지 업무함에 적어 주세요.\n\n%(url)s"
+)
+_FLOWED = gettext_lazy(
+    "%(name)s에 끝난 동의로 정보가 오갔다는 보고가 들어왔어요. 정보주체와 감독자에게 알렸어요. 바로 멈추고, 무슨 일이었는지 업무함에 적어 주세요.\n\n%(url)s"
+)
+
+
+def _contradicted(person, organization, words) -> mail.EmailMessage:
     with translation.override(person.language):
         name = (
             organization.name_en if person.language == "en" and organization.name_en else organization.name_ko
@@ -82,9 +103,7 @@ def _contradicted(person, organization) -> mail.EmailMessage:
         subject = settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + _("멈췄어야 할 연동이 살아 있어요: %(name)s") % {
             "name": name
         }
-        body = _(
-            "%(name)s에 되물어 보니 끝난 동의가 아직 살아 있다고 해요. 정보주체와 감독자에게 알렸어요. 바로 멈추고, 무슨 일이었는지 업무함에 적어 주세요.\n\n%(url)s"
-        ) % {"name": name, "url": settings.PORTAL_URL + reverse("desk")}
+        body = str(words) % {"name": name, "url": settings.PORTAL_URL + reverse("desk")}
         return mail.EmailMessage(subject, body, to=[person.email])
 
 

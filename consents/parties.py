@@ -34,16 +34,16 @@ def duties(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool
     A source can only stop sending; the operator and third parties erase when that was asked. Third parties hear of
     stops only: before, the operator is the one who tells them. Who has no open channel of its own confirms by hand."""
     found = needed(subscription, consents, stop=stop, erase=erase, by=by)
-    wired = set(
-        Channel.objects.filter(
-            organization__in=[duty.organization.pk for duty in found], state=Channel.State.OPEN
-        )
-        .exclude(protocol=Channel.Protocol.DESK)
-        .values_list("organization_id", flat=True)
-    )
+    reachable = wired(duty.organization.pk for duty in found)
     for duty in found:
-        duty.by_hand = duty.organization.pk not in wired
+        duty.by_hand = duty.organization.pk not in reachable
     return found
+
+
+def wired(organizations: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of these organizations (ids) that have an open channel other than the desk."""
+    channels = Channel.objects.filter(organization__in=list(organizations), state=Channel.State.OPEN)
+    return set(channels.exclude(protocol=Channel.Protocol.DESK).values_list("organization_id", flat=True))
 
 
 def needed(subscription, consents: Iterable[Consent], *, stop: bool, erase: bool, by: Actor) -> list[Duty]:

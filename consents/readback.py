@@ -186,8 +186,11 @@ def record(delivery: Delivery, reading: Reading, *, by: Actor, at: datetime.date
         row.checks = min(row.checks + 1, 32_767)
         row.check_at = checks.following(row, at=at, wrong=bool(finding))
         row.save()
+        if finding:
+            _open_case(row, check, by=by, at=at)
         if check.is_news:  # type: ignore[attr-defined]
             _tell(row, check, again, by=by, at=at)
+            contradictions.ask_again(row.subscription, again, organization=row.organization, by=by, at=at)
         elif was_wrong and reading.says in {STOPPED, ABSENT}:
             speedbump.take_back(row.person, Notice.Kind.REVIVED, _matter(row), by=by, at=at)
     log.info("read back", jti=str(row.jti), organization=row.organization.code, says=reading.says)
@@ -239,14 +242,9 @@ def _matter(delivery: Delivery) -> str:
 def _tell(
     delivery: Delivery, check: Check, again: list[uuid.UUID], *, by: Actor, at: datetime.datetime
 ) -> None:
-    """The log, the person and the regulator: once for each time it goes wrong. `again` are the rows whose erasure is asked again."""
+    """The log and the person: once for each time it goes wrong. `again` are the rows whose erasure is asked again."""
+    log_finding(check, again, by=by, at=at)
     subscription, organization = delivery.subscription, delivery.organization
-    fact = facts.of_delivery(
-        "delivery.contradicted", delivery, state=delivery.state, mth=MEANS, **_evidence(check.digest),
-        **({"ids": again} if again else {}),
-    )  # fmt: skip
-    fact = dataclasses.replace(fact, reason=check.finding)
-    ledger.append([fact], by=by, at=at, txn=delivery.txn)
     came_back = check.finding == Check.Finding.CAME_BACK
     speedbump.raise_notice(
         delivery.person,
@@ -267,11 +265,28 @@ def _tell(
         by=by,
         at=at,
     )
+
+
+def log_finding(check: Check, again: list[uuid.UUID], *, by: Actor, at: datetime.datetime) -> None:
+    """The log's entry of a look that found something wrong; `again` as for `_tell`."""
+    delivery = check.delivery
+    fact = facts.of_delivery(
+        "delivery.contradicted", delivery, state=delivery.state, mth=MEANS, **_evidence(check.digest),
+        **({"ids": again} if again else {}),
+    )  # fmt: skip
+    fact = dataclasses.replace(fact, reason=check.finding)
+    ledger.append([fact], by=by, at=at, txn=delivery.txn)
+
+
+def _open_case(delivery: Delivery, check: Check, *, by: Actor, at: datetime.datetime) -> None:
+    """As long as it is wrong a case is open: whoever has settled one finds the next look in a new one."""
+    said = checks.said_state(checks.looked([delivery.pk])[delivery.pk])
+    subscription, organization = delivery.subscription, delivery.organization
     cases.open_case(
         Case.Kind.ENDED_HERE,
         organization,
         matter=_matter(delivery),
-        stated={"says": check.says, "finding": check.finding, "claimed": delivery.state, "checked_at": at.isoformat()},
+        stated={"says": check.says, "finding": check.finding, "claimed": said, "checked_at": at.isoformat()},
         known={"event": delivery.event, "ended_at": delivery.created_at.isoformat(), "delivery": str(delivery.jti)},
         person=delivery.person, subscription=subscription, consent=delivery.consent, by=by, at=at,
     )  # fmt: skip

@@ -6,7 +6,7 @@ message itself. Stopped and erased need signed evidence and are in `answers`.
 
 import datetime
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from django.db import connection, transaction
 from django.db.models import Value
@@ -74,14 +74,30 @@ def receive(
         rows = locked(firsts, organization)
         close_replays(rows, by=by, at=at)
         moved = [row for row in rows if RANK.get(row.state, 0) < RANK["received"]]
+        said = moved + first_word(rows, by=by, at=at)
         acts: dict[uuid.UUID, list[ledger.Fact]] = {}
         for row in moved:
             advance(row, Delivery.State.RECEIVED, at=at)
-            fact = facts.of_delivery("delivery.received", row, state="received")
+        for row in said:
+            fact = facts.of_delivery("delivery.received", row, state=row.state)
             acts.setdefault(row.txn, []).append(fact)
         _write_received(moved, at=at)
         ledger.append_acts(acts.items(), by=by, at=at)
     return rows
+
+
+def first_word(rows: Iterable[Delivery], *, by: Actor, at: datetime.datetime) -> list[Delivery]:
+    """Of these locked rows those that our own look had moved on, and whose organization speaks now for the first time: that it
+    received the message is its word, and counts from now. The caller tells the log."""
+    looked = [row.pk for row in rows if row.checks and RANK.get(row.state, 0) >= RANK["received"]]
+    if not looked:
+        return []
+    silent = {pk for pk, row in checks.looked(looked).items() if "received" in checks.seen(row)}
+    Delivery.objects.filter(pk__in=silent).update(received_at=at)
+    spoken = [row for row in rows if row.pk in silent]
+    for row in spoken:
+        row.received_at = at
+    return spoken
 
 
 _RECEIVED_SQL = """

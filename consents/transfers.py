@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from django.db import connection, transaction
 from django.db.models import F, Q, Window
-from django.db.models.functions import RowNumber
+from django.db.models.functions import DenseRank, TruncDate
 from django.utils.translation import gettext_lazy as _
 
 from consents import cases, contradictions, ledger, messages, silences, speedbump
@@ -32,7 +32,8 @@ REASONS = {
     "before_consent": _("동의하기 전의 때예요."),
     "used": _("이 key로 다른 전송을 알린 적이 있어요."),
 }
-HISTORY = 20  # newest regular transfers of a consent that are looked at for what was lost
+ASKED_AGAIN = Actor.system("accessed-after-stop")  # who asks for an erasure again, whoever has reported
+HISTORY = 20  # newest days with regular transfers of a consent that are looked at for what was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +201,13 @@ def _after_stop(
     """The log, the person and the regulator. One notice and one case for what flows between two parties of a subscription."""
     if not caught:
         return
-    said = [_fact(transfer, contradictions.flowed(transfer, at=transfer.at - slack)) for transfer in caught]
+    undone = [contradictions.flowed(transfer, at=transfer.at - slack) for transfer in caught]
+    said = [_fact(transfer, again) for transfer, again in zip(caught, undone, strict=True)]
     ledger.append(said, by=by, at=at, txn=messages.new_id())
+    for transfer, again in zip(caught, undone, strict=True):
+        contradictions.ask_again(
+            transfer.subscription, again, organization=transfer.recipient, by=ASKED_AGAIN, at=at
+        )
     newest: dict[tuple, Transfer] = {}
     for transfer in caught:
         pair = (transfer.subscription_id, transfer.source_id, transfer.recipient_id)
@@ -277,16 +283,15 @@ def _lost(fresh: Iterable[Transfer], *, by: Actor, at: datetime.datetime) -> Non
     }
     if not consents:
         return
-    place = Window(RowNumber(), partition_by=F("consent"), order_by=[F("at").desc(), F("pk").desc()])
-    newest = Transfer.objects.filter(consent__in=consents, regular=True, after_stop=False).annotate(
-        place=place
-    )
-    carried: dict = defaultdict(list)
-    for consent, scopes in (
-        newest.filter(place__lte=HISTORY).order_by("consent", "place").values_list("consent", "scopes")
-    ):
-        carried[consent].append(set(scopes))
-    for pk, flows in carried.items():
+    # By the day: both sides report each transfer, and one may report it item by item. No items are no word about items.
+    place = Window(DenseRank(), partition_by=F("consent"), order_by=TruncDate("at", tzinfo=SEOUL).desc())
+    newest = Transfer.objects.filter(consent__in=consents, regular=True, after_stop=False).exclude(scopes=[])
+    carried: dict = defaultdict(lambda: defaultdict(set))
+    told = newest.annotate(place=place).filter(place__lte=HISTORY).order_by("consent", "place")
+    for consent, day, scopes in told.values_list("consent", "place", "scopes"):
+        carried[consent][day] |= set(scopes)
+    for pk, days in carried.items():
+        flows = list(days.values())
         lately, before = flows[:cycles], flows[cycles:]
         missing = (set(consents[pk].scopes) & set().union(*before)) - set().union(*lately)
         if len(lately) == cycles and missing:

@@ -17,6 +17,10 @@ CHANGES = (
     Change(
         datetime.date(2026, 11, 28),
         (
+            _(
+                "지웠다고 서명한 것이 남아 있으면 erasure-requested를 새로 보내요. 지웠다고, 또는 법에 따라 보관한다고 거기에 서명해요."
+            ),
+            _("우리가 먼저 되물어 멈춘 것을 본 뒤에 온 ack와 stopped 증거도 받아요."),
             _("다른 회사나 그 서비스의 이름과 같거나 비슷해 보이는 서비스 이름은 409 name-is-taken이에요."),
             _(
                 "우리가 되물어 보고 안 것은 seen_by_portal에 적고, 회사가 받았다고 하지 않았으면 received_at은 null이에요."

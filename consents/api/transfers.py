@@ -1,7 +1,9 @@
 """The JSON door for transfers: what operators and sources sent and received, up to 1,000 rows a request."""
 
 from collections.abc import Mapping
+from functools import partial
 
+from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
@@ -9,7 +11,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import reports, transfers
+from consents import mail, reports, transfers
 from consents.api import examples, rows, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
@@ -80,9 +82,11 @@ class Transfers(OrganizationDoor):
         ]
         judged = [shaped(row) for row in given]
         good = [row for row in judged if isinstance(row, transfers.Row)]
-        answers = iter(
-            transfers.report(good, organization=request.organization, by=self.actor, at=timezone.now())
-        )
+        at = timezone.now()
+        told = transfers.report(good, organization=request.organization, by=self.actor, at=at)
+        if any(answer.after_stop for answer in told):
+            transaction.on_commit(partial(mail.tell_after_stop, at=at), robust=True)
+        answers = iter(told)
         results = [
             _told(next(answers)) if isinstance(row, transfers.Row) else {"key": _key(raw), **row}
             for row, raw in zip(judged, given, strict=True)

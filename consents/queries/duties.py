@@ -2,7 +2,6 @@
 
 from django.utils.translation import gettext as _
 
-from consents import contradictions
 from consents.models import Delivery
 from consents.parties import RANK
 
@@ -38,12 +37,9 @@ def owed_step(delivery: Delivery) -> str | None:
 
 
 def possible_steps(delivery: Delivery) -> list[str]:
-    """What can still be stated. A lawful refusal closes the duty, but erasing can be confirmed later all the same; and
-    again by who confirmed it and was found out."""
+    """What can still be stated. A lawful refusal closes the duty, but erasing can be confirmed later all the same."""
     if delivery.overtaken:
         return []
-    if contradictions.is_asked_again(delivery):
-        return ["erased"]
     reached, goal = RANK.get(delivery.state, 0), RANK[delivery.goal]
     steps = [step for step in STEPS if reached < RANK[step] <= goal]
     if delivery.closed_at is not None:

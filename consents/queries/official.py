@@ -54,7 +54,7 @@ REASONS = {
     "came_back": _("멈췄다가 되살아남"),
 }
 ROLES = {"operator": _("마이데이터 회사"), "source": _("정보제공자"), "recipient": _("제3자")}
-# types of ledger entries
+# types of ledger entries; `seen` what the portal saw when it asked, and nobody said
 SENTENCES = {
     "subscription.joined": _("서비스에 가입함"),
     "subscription.ended": _("가입이 끝남(탈퇴)"),
@@ -71,6 +71,8 @@ SENTENCES = {
     "delivery.sent": _("알림을 보냄"),
     "delivery.received": _("알림을 받았다고 확인함"),
     "delivery.stopped": _("멈췄다고 확인함"),
+    "delivery.received seen": _("되물어 보니 멈추는 중이었음"),
+    "delivery.stopped seen": _("되물어 보니 멈춰 있었음"),
     "delivery.erased": _("지웠다고 서명함"),
     "delivery.dead": _("알림을 전하지 못해 사람이 처리해야 함"),
     "delivery.contradicted": _("되물어 보니 멈추지 않았음"),

@@ -9,8 +9,9 @@ from typing import Any
 from django.db.models import Count, F, Min, Q
 from django.utils import timezone
 
-from consents import ledger
+from consents import checks, ledger
 from consents.models import Delivery, EntryIndex, LedgerEntry
+from consents.templatetags.labels import entry_code
 from providers import signing
 from providers.models import Organization
 
@@ -68,7 +69,8 @@ def _row(entry: EntryIndex) -> Row:
     # A person's own id is the same towards every operator: the pseudonym must do.
     actor_id = "" if entry.actor_kind == "person" else entry.actor_id
     of_case = official.of_case(entry.reason)
-    sentence = official.CASE_SETTLED if of_case else official.SENTENCES.get(entry.typ, entry.typ)
+    code = entry_code(entry.typ, entry.actor_id)
+    sentence = official.CASE_SETTLED if of_case else official.SENTENCES.get(code, entry.typ)
     return Row(
         seq=entry.seq, event_id=entry.event_id, at=entry.at, typ=entry.typ, sentence=sentence,
         operator=entry.operator, party=entry.party, subject=entry.subject, actor_kind=entry.actor_kind,
@@ -123,7 +125,8 @@ def entry(event_id: uuid.UUID) -> Detail | None:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """One obligation past its deadline, or one that could not be delivered. `subject` is a pseudonym."""
+    """One obligation past its deadline, or one that could not be delivered. `subject` is a pseudonym, `state` not called
+    somebody's word where it is what we saw."""
 
     jti: uuid.UUID
     txn: uuid.UUID
@@ -158,15 +161,16 @@ def overdue(
     if goal:
         rows = rows.filter(goal=goal)
     found = paging.page(rows, moment="due_at", number="pk", after=after, newest_first=False)
-    return paging.Page([_late(delivery, at=at) for delivery in found.rows], found.next)
+    known = checks.looked(row.pk for row in found.rows)
+    return paging.Page([_late(row, known[row.pk], at=at) for row in found.rows], found.next)
 
 
-def _late(delivery: Delivery, *, at: datetime.datetime) -> Late:
+def _late(delivery: Delivery, looked: Delivery, *, at: datetime.datetime) -> Late:
     subscription, due_at = delivery.subscription, delivery.due_at or delivery.created_at
     return Late(
         jti=delivery.jti, txn=delivery.txn, organization=delivery.organization, service=subscription.service,
         event=official.EVENTS.get(delivery.event, delivery.event), owed=official.OWED[duties.owed_step(delivery) or delivery.goal],
-        state=delivery.state, role=official.ROLES.get(delivery.role, delivery.role), created_at=delivery.created_at, due_at=due_at,
+        state=checks.shown_state(looked), role=official.ROLES.get(delivery.role, delivery.role), created_at=delivery.created_at, due_at=due_at,
         late=at - due_at if due_at < at else None, attempts=delivery.attempts,
         last_error=delivery.last_error, subscription_id=subscription.pk,
         subject=signing.pseudonym(str(subscription.operator_id), str(delivery.person_id)),

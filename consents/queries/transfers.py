@@ -2,6 +2,7 @@
 
 import datetime
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass
 
 from django.db.models import Count, F, Max, Q
@@ -30,12 +31,15 @@ class Flow:
 
 
 def lately(person: Person, *, at: datetime.datetime) -> dict[uuid.UUID, int]:
-    """Transfers of the last 30 days by subscription. One query."""
-    rows = Transfer.objects.filter(person=person, at__gt=at - LATELY, at__lte=at).values("subscription")
-    counted = rows.annotate(
+    """Transfers of the last 30 days by subscription: of each flow what the page of it says. One query."""
+    rows = Transfer.objects.filter(person=person, at__gt=at - LATELY, at__lte=at)
+    counted = rows.values("subscription", "source", "recipient").annotate(
         told=Count("pk", filter=_BY_OPERATOR), sent=Count("pk", filter=~_BY_OPERATOR)
-    ).order_by()
-    return {row["subscription"]: max(row["told"], row["sent"]) for row in counted}
+    )
+    times: dict[uuid.UUID, int] = defaultdict(int)
+    for row in counted.order_by():
+        times[row["subscription"]] += max(row["told"], row["sent"])
+    return dict(times)
 
 
 def of_subscription(subscription: Subscription, *, at: datetime.datetime) -> list[Flow]:

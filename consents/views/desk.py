@@ -35,7 +35,6 @@ def desk(request):
             raise BadRequest from error
         context = {
             "organization": own,
-            "rows": page.rows,
             "numbers": queries.numbers(own, at=at),
             "counted": queries.COUNTED,
             "cases": open_of(own),
@@ -44,7 +43,7 @@ def desk(request):
             "badge": gym.badge_of(own, at=at),
             **paging.links(request, page),
         }
-    return render(request, "desk/desk.html", context)
+    return render(request, "desk/desk.html", context | {"rows": queries.as_seen(page.rows)})
 
 
 @access.operator_admin

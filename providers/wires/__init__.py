@@ -147,13 +147,15 @@ class RemoteConsent:
 @dataclass(frozen=True)
 class Listing:
     """What an organization says it holds of a person. `complete` is False where it could not be asked to the end:
-    then nothing may be concluded from what is missing."""
+    then nothing may be concluded from what is missing. A list that can only hold consents of some kinds names them in `kinds`:
+    it says nothing about others."""
 
     complete: bool
     consents: tuple[RemoteConsent, ...] = ()
     status: int | None = None
     detail: str = ""
     digest: str = ""
+    kinds: frozenset[str] | None = None
 
 
 class BadInbound(Exception):

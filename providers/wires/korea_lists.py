@@ -33,7 +33,9 @@ async def list_remote(
         return Listing(False, detail="no reference: ci")
     visit, jti = Visit(session, endpoint, now, total), uuid.uuid4().hex
     asked = [visit.call("지원-103", {"org_code": visit.org_code, "user_ci": ci}, visit.tran_id(jti, "103"))]
+    kinds = {"transfer"}
     if endpoint.details.get("version") != "v1":
+        kinds.add("third_party")
         asked.append(
             visit.call("지원-105", {"org_code": visit.org_code, "user_ci": ci}, visit.tran_id(jti, "105"))
         )
@@ -49,6 +51,7 @@ async def list_remote(
         status=worst.status,
         detail=worst.detail,
         digest=digest_of([answer.outcome.digest for answer in answers]),
+        kinds=frozenset(kinds),
     )
 
 

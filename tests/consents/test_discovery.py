@@ -167,6 +167,45 @@ def test_what_is_gone_there_is_missing(subscription, consent, now, listed):
     assert kinds() == ["missing_there"]
 
 
+def test_what_ended_here_is_rightly_gone_there(subscription, me, now):
+    lifecycle.leave(subscription, erase=True, by=me, at=now)
+    Delivery.objects.update(closed_at=now)
+    heard(subscription, Listing(True, (), 200), at=now + 2 * DAY)
+    assert kinds() == []
+
+
+def test_what_is_handed_on_is_known_by_who_receives_it(subscription, now):
+    handed = subscription.consents.filter(kind="third_party").select_related("recipient").get()
+    named = RemoteConsent("PC-20260110-0001", source="BANK000001", recipient=handed.recipient.name_ko)
+    rest = everything(subscription).consents
+    others = [one for one in rest if one.identifier != str(handed.pk)]
+    heard(subscription, Listing(True, (*others, named), 200), at=now)
+    assert kinds() == []
+
+
+def test_a_list_is_not_missing_what_it_cannot_hold(subscription, now):
+    rest = tuple(RemoteConsent(str(one.pk)) for one in subscription.consents.filter(kind="transfer"))
+    kinds_of_103 = frozenset({"transfer"})
+    heard(subscription, Listing(True, rest, 200, kinds=kinds_of_103), at=now)
+    assert kinds() == [] and subscription.consents.exclude(kind="transfer").exists()
+    heard(subscription, Listing(True, (), 200, kinds=kinds_of_103), at=now)
+    assert set(Case.objects.values_list("consent__kind", flat=True)) == {"transfer"}
+
+
+@pytest.mark.parametrize("listed", ["not at all", "as stopped"])
+def test_what_is_paused_need_not_be_listed(subscription, consent, me, now, listed):
+    lifecycle.pause(consent, by=me, at=now - 2 * DAY)
+    Delivery.objects.update(closed_at=now - DAY)
+    changed = [remote(consent, state=STOPPED)] if listed == "as stopped" else []
+    rows = [
+        one
+        for one in everything(subscription, *changed).consents
+        if changed or one.identifier != str(consent.pk)
+    ]
+    heard(subscription, Listing(True, tuple(rows), 200), at=now)
+    assert kinds() == []
+
+
 def test_other_items_or_dates_differ_and_less_is_lost(subscription, consent, person, now):
     heard(subscription, everything(subscription, remote(consent, scopes=("bank.list",))), at=now)
     assert kinds() == ["differs"] and person.notices.filter(kind="lost").exists()
@@ -403,6 +442,15 @@ def test_the_logs_numbers_of_a_week(subscription, me, now):
             ]
         )
     assert found == [counts.Numbers(1, 0, 1), counts.Numbers(1, 1, 0)]
+
+
+def test_what_was_changed_in_a_week_counts_as_new(subscription, consent, me, now):
+    service, source = subscription.service_id, consent.source_id
+    lifecycle.amend(consent, by=me, at=now - 10 * DAY, scopes=consent.scopes[:1])
+    lifecycle.amend(consent, by=me, at=now - 9 * DAY, scopes=consent.scopes)
+    known = counts.known([sunday(now), sunday(now) - 7 * DAY], [service], [source])
+    assert known[sunday(now), service, source] == counts.Numbers(1, 0, 1)
+    assert known[sunday(now) - 7 * DAY, service, source] == counts.Numbers(0, 0, 1)
 
 
 def test_counts_of_others_of_other_days_and_of_this_week_are_refused(subscription, consent, now):

@@ -2,17 +2,19 @@
 
 import datetime
 import json
+from contextlib import nullcontext
 
 import pytest
 from django.core import mail as outbox
 from django.db import connection
 
-from consents import checks, jobs, lifecycle, mail, readback, routes, speedbump, steps
+from consents import answers, checks, jobs, lifecycle, mail, readback, routes, speedbump, steps
 from consents.actors import Actor
 from consents.api import documents
 from consents.api import person as person_api
-from consents.models import Breaker, Case, Check, Delivery, EntryIndex, Notice
-from consents.queries import oversight
+from consents.ledger import replay
+from consents.models import Breaker, Case, Check, Delivery, EntryIndex, Evidence, Notice
+from consents.queries import desk, oversight, public
 from consents.queries.tracker import tracker
 from providers.models import Channel
 from providers.wires import ABSENT, ACTIVE, STOPPED, STOPPING, UNKNOWN, Reading, native
@@ -220,6 +222,69 @@ def test_what_we_saw_is_not_said_of_them(client, left, now):
     for path in ("/desk/deliveries/", f"/desk/deliveries/{stop.jti}/"):
         page = client.get(path).content.decode()
         assert "멈춘 것을 봄" in page and "멈췄다고 확인함" not in page and "받았다고 확인함" not in page
+
+
+def test_the_regulator_is_not_told_that_they_said_what_we_saw(client, left, now):
+    stop = left.deliveries.get(role="operator", event="subscription-ended")
+    Delivery.objects.filter(pk=stop.pk).update(state="sent", sent_at=now, attempts=1, next_at=None)
+    asked(stop, STOPPED, at=now + MINUTE)
+    [late] = [row for row in oversight.overdue(at=now + 30 * DAY).rows if row.jti == stop.jti]
+    assert late.state == "seen_stopped"
+    entry = oversight.entry(EntryIndex.objects.get(jti=stop.jti, typ="delivery.stopped").event_id)
+    assert str(entry.row.sentence) == "되물어 보니 멈춰 있었음"
+    [duty] = desk.as_seen(desk.inbox(stop.organization, at=now + HOUR).rows)
+    assert duty.shown_state == "seen_stopped"
+    inspector = factories.MemberFactory(role="regulator", organization=None).person
+    client.force_login(inspector, backend="allauth.account.auth_backends.AuthenticationBackend")
+    Delivery.objects.filter(pk=stop.pk).update(due_at=now - DAY)
+    page = client.get("/oversight/overdue/").content.decode()
+    assert "멈춘 것을 봄" in page and "멈췄다고 함" not in page
+    asked(stop, ACTIVE, at=now + HOUR)
+    assert Case.objects.get().stated["claimed"] == ""
+
+
+def test_their_word_counts_also_after_our_look(left, now):
+    """Who acknowledges, and signs, a while after we have looked is not refused, nor called silent for ever."""
+    row = moved(left.deliveries.filter(role="source", goal="stopped").first(), "sent", at=now)
+    steps.write_entry(row, "delivery.sent", state="sent", by=Actor.system("deliver"), at=now)
+    asked(row, STOPPED, at=now + MINUTE)
+    own = row.organization
+    by = Actor.organization(own)
+    for minutes in (2, 3):
+        steps.acknowledge_all([row.jti], organization=own, by=by, at=now + minutes * MINUTE)
+    row.refresh_from_db()
+    assert row.received_at == now + 2 * MINUTE and row.state == "stopped"
+    assert entries(row, "delivery.received") == 1
+    assert checks.seen(checks.looked([row.pk])[row.pk]) == {"stopped"}
+    said = {"status": "stopped", "means": "signed", "digest": "sha256:" + "0" * 64, "document": "a.b.c"}
+    for number, refused in ((1, False), (2, True)):
+        evidence = Evidence(jti=f"late-{number}", stated_at=now, **said)
+        with pytest.raises(answers.WrongOrder) if refused else nullcontext():
+            answers.complete(row.jti, organization=own, evidence=evidence, by=by, at=now + 4 * MINUTE)
+    assert checks.seen(checks.looked([row.pk])[row.pk]) == frozenset()
+    row.refresh_from_db()
+    assert row.stopped_at == row.closed_at == now + MINUTE, "we had seen it by then"
+    assert replay.run().ok
+
+
+def test_what_we_saw_is_no_acknowledgement_in_the_league(left, now):
+    rows = left.deliveries.filter(goal="stopped", role="source")
+    own = rows.first().organization
+    for row in rows.filter(organization=own):
+        asked(moved(row, "sent", at=now), STOPPED, at=now + MINUTE)
+    with connection.cursor() as cursor:
+        cursor.execute(public._LEAGUE, {"at": now, "since": now - DAY})
+        [line] = [row for row in cursor.fetchall() if row[0] == own.pk]
+    _pk, _stops, _late, _received, heard, _stopped, stopped, *_rest = line
+    assert (heard, stopped) == (0, rows.filter(organization=own).count())
+
+
+def test_while_it_is_wrong_a_case_is_open(stop, now):
+    moved(stop, "stopped", at=now)
+    asked(stop, ACTIVE, at=now + MINUTE)
+    Case.objects.update(settled_at=now + HOUR, verb="dispute", reason="확인했어요")
+    asked(stop, ACTIVE, at=now + 2 * HOUR)
+    assert Case.objects.filter(settled_at=None).count() == 1 and entries(stop, "delivery.contradicted") == 1
 
 
 def test_the_persons_own_record_says_who_said_it(left, now):

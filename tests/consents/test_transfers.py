@@ -7,14 +7,14 @@ import pytest
 
 from consents import lifecycle, reconciliation, speedbump, transfers
 from consents.actors import Actor
-from consents.models import Case, EntryIndex, Subscription, Transfer
+from consents.models import Case, Consent, EntryIndex, Subscription, Transfer
 from consents.queries import holdings, oversight
 from consents.queries import transfers as queries
 from providers import datafiles
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-MINUTE, DAY = datetime.timedelta(minutes=1), datetime.timedelta(days=1)
+MINUTE, HOUR, DAY = (datetime.timedelta(**{unit: 1}) for unit in ("minutes", "hours", "days"))
 SLACK = 10 * MINUTE
 
 
@@ -183,6 +183,17 @@ def test_an_item_that_stops_coming_is_told(consent, person, now):
     assert person.notices.filter(kind="lost").count() == 1
 
 
+def test_items_told_one_by_one_or_not_at_all_are_not_lost(consent, person, now):
+    operator = consent.subscription.operator
+    for days in range(5, 0, -1):
+        rows = [
+            row(consent, now - days * DAY, scopes=(code,)) for code in consent.scopes for _twice in (1, 2)
+        ]
+        told(*rows, organization=operator, at=now)
+    told(*(row(consent, now - n * HOUR, scopes=()) for n in range(3, 0, -1)), organization=operator, at=now)
+    assert len(consent.scopes) > 1 and not person.notices.filter(kind="lost").exists()
+
+
 def test_what_never_came_or_was_never_agreed_is_not_lost(consent, person, now):
     regular(consent, now, *[("bank.list",)] * 6)
     regular(consent, now + DAY, ("bank.list", "bank.other"), *[("bank.list",)] * 4)
@@ -228,6 +239,16 @@ def test_both_sides_telling_of_one_transfer_are_not_two(
     assert (flow.times, flow.last_at, flow.after_stop) == (3, now - DAY, 0)
     [flow] = queries.of_person(person, at=now)
     assert flow.times == 4
+
+
+def test_the_home_page_counts_each_flow_as_its_page_does(subscription, consent, person, now):
+    other = Consent.objects.get(pk=consent.pk)
+    other.pk, other.source, other.terms_item = uuid.uuid4(), factories.OrganizationFactory(), None
+    other.save(force_insert=True)
+    told(*(row(consent, now - n * DAY) for n in (1, 2, 3)), organization=subscription.operator, at=now)
+    told(*(row(other, now - n * DAY) for n in (1, 2)), organization=other.source, at=now)
+    assert sum(flow.times for flow in queries.of_subscription(subscription, at=now)) == 5
+    assert queries.lately(person, at=now) == {subscription.pk: 5}
 
 
 def test_the_home_page_costs_one_query_more(subscription, person, django_assert_num_queries):

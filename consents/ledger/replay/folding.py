@@ -110,18 +110,20 @@ WHERE jsonb_typeof(said->'dlv') = 'array'
 """
 
 # A step reached is reached with all before it; a refusal to erase has stopped; an overtaken grant is closed. What
-# contradicts a step undoes none: it may undo an erasure.
+# contradicts a step undoes none: it may undo an erasure. What our look found first may be said by them later: no step goes
+# back by it, and only that they received the message is never ours to say.
 _STEP = """
 CREATE TEMPORARY TABLE replay_step ON COMMIT DROP AS
 SELECT place, jti, at, substr(typ, 10) AS state, left(said->>'bas', 300) AS basis,
   CASE typ WHEN 'delivery.sent' THEN 1 WHEN 'delivery.received' THEN 2 WHEN 'delivery.stopped' THEN 3
-    WHEN 'delivery.erased' THEN 4 ELSE 0 END AS rank, false AS refused, false AS overtaken
+    WHEN 'delivery.erased' THEN 4 ELSE 0 END AS rank, false AS refused, false AS overtaken,
+  typ = 'delivery.received' AND coalesce(said->>'mth', '') <> 'readback' AS spoken
 FROM replay_said WHERE typ LIKE 'delivery.%%' AND typ <> 'delivery.contradicted'
 UNION ALL
-SELECT place, jti, at, 'stopped', left(said->>'bas', 300), 3, true, false
+SELECT place, jti, at, 'stopped', left(said->>'bas', 300), 3, true, false, false
 FROM replay_said WHERE typ = 'erasure.refused'
 UNION ALL
-SELECT place, pointless.jti, at, 'checking', NULL, 0, false, true
+SELECT place, pointless.jti, at, 'checking', NULL, 0, false, true, false
 FROM replay_said CROSS JOIN LATERAL jsonb_array_elements_text(said->'ovt') AS pointless(jti)
 WHERE typ = 'subscription.ended' AND jsonb_typeof(said->'ovt') = 'array'
 """
@@ -132,14 +134,14 @@ WITH owed AS (
   SELECT DISTINCT ON (jti) *, CASE goal WHEN 'received' THEN 2 WHEN 'stopped' THEN 3 ELSE 4 END AS aim
   FROM replay_owed ORDER BY jti, place
 ), steps AS (
-  SELECT jti, (array_agg(step.state ORDER BY step.place DESC))[1] AS state,
+  SELECT jti, (array_agg(step.state ORDER BY CASE WHEN rank >= 2 THEN rank ELSE 0 END DESC, step.place DESC))[1] AS state,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 1))[1] AS sent_at,
-    (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 2))[1] AS received_at,
+    (array_agg(step.at ORDER BY spoken DESC, step.place) FILTER (WHERE rank >= 2))[1] AS received_at,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 3))[1] AS stopped_at,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE rank >= 4))[1] AS erased_at,
     (array_agg(step.at ORDER BY step.place) FILTER (WHERE refused))[1] AS refused_at,
     (array_agg(step.basis ORDER BY step.place) FILTER (WHERE refused))[1] AS refusal,
-    (array_agg(step.at ORDER BY step.place DESC) FILTER (WHERE rank >= aim OR refused OR overtaken))[1] AS closed_at,
+    (array_agg(step.at ORDER BY rank DESC, step.place) FILTER (WHERE rank >= aim OR refused OR overtaken))[1] AS closed_at,
     coalesce(bool_or(overtaken), false) AS overtaken
   FROM owed LEFT JOIN replay_step AS step USING (jti) GROUP BY jti
 )
