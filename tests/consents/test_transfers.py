@@ -4,8 +4,9 @@ import datetime
 import uuid
 
 import pytest
+from django.core import mail as outbox
 
-from consents import lifecycle, reconciliation, speedbump, transfers
+from consents import lifecycle, mail, reconciliation, speedbump, transfers
 from consents.actors import Actor
 from consents.models import Case, Consent, EntryIndex, Subscription, Transfer
 from consents.queries import holdings, oversight
@@ -143,6 +144,16 @@ def test_data_after_a_stop_is_told_to_the_person_and_the_regulator(ended, subscr
     assert EntryIndex.objects.filter(typ="transfer.contradicted").count() == 2
     speedbump.raise_due(by=Actor.system("warn"), at=now + DAY)
     assert person.notices.get(kind="after_stop").answer == "", "the daily review leaves it alone"
+
+
+def test_the_admins_of_whom_it_reached_get_a_letter_for_each_new_case(ended, subscription, now):
+    reader = factories.MemberFactory(organization=subscription.operator).person
+    factories.MemberFactory(organization=ended.source)
+    for days, letters in ((1, 1), (2, 0)):
+        told(row(ended, now + days * DAY), organization=ended.source, at=now + days * DAY)
+        assert mail.tell_after_stop(at=now + days * DAY) == letters
+    [letter] = outbox.outbox
+    assert letter.to == [reader.email] and "끝난 동의로 정보가 오갔다" in letter.body
 
 
 def test_it_never_brings_anything_back(ended, subscription, now):

@@ -4,9 +4,10 @@ import datetime
 import json
 
 import pytest
+from django.core import mail as outbox
 from django.utils import timezone
 
-from consents import cases
+from consents import cases, lifecycle
 from consents.actors import Actor
 from consents.models import Case, Transfer, WeeklyCount
 from tests import factories
@@ -65,6 +66,18 @@ def test_one_to_a_thousand_rows(operator, body):
 
 def test_a_report_that_is_too_large_is_not_read(operator):
     assert operator.post("transfers", '["' + "x" * 1_100_000 + '"]').status_code == 413
+
+
+def test_what_flowed_after_the_stop_is_told_to_the_admins(consent, django_capture_on_commit_callbacks):
+    reader = factories.MemberFactory(organization=consent.subscription.operator).person
+    at = timezone.now()
+    lifecycle.leave(consent.subscription, erase=False, by=Actor.person(consent.person), at=at)
+    flowed = at + datetime.timedelta(minutes=10, milliseconds=1)  # a moment more than clocks may differ by
+    with django_capture_on_commit_callbacks(execute=True):
+        [answer] = (
+            of(consent.source).post("transfers", [row(consent, at=flowed.isoformat())]).json()["results"]
+        )
+    assert answer["after_stop"] and [letter.to for letter in outbox.outbox] == [[reader.email]]
 
 
 def test_sources_report_too_and_strangers_learn_nothing(consent):
