@@ -196,12 +196,12 @@ def test_an_item_that_stops_coming_is_told(consent, person, now):
 
 def test_items_told_one_by_one_or_not_at_all_are_not_lost(consent, person, now):
     operator = consent.subscription.operator
-    for days in range(5, 0, -1):
+    for days in range(8, 3, -1):
         rows = [
             row(consent, now - days * DAY, scopes=(code,)) for code in consent.scopes for _twice in (1, 2)
         ]
         told(*rows, organization=operator, at=now)
-    told(*(row(consent, now - n * HOUR, scopes=()) for n in range(3, 0, -1)), organization=operator, at=now)
+    told(*(row(consent, now - days * DAY, scopes=()) for days in (3, 2, 1)), organization=operator, at=now)
     assert len(consent.scopes) > 1 and not person.notices.filter(kind="lost").exists()
 
 
