@@ -140,7 +140,7 @@ async def send(
     # Asked for plainly, and never unpacked if packed all the same.
     headers = {"User-Agent": "bangjiteok", "Accept-Encoding": "identity", **headers}
 
-    async with session.place(f"{address.raw_host}:{address.port}", total):
+    async with session.place(_whose(address), total):
         try:
             async with asyncio.timeout(total):
                 try:
@@ -197,8 +197,7 @@ async def open_session(limit: int = 32, per_host: int = 4) -> AsyncIterator[Sess
         resolver=_Resolver(),
         use_dns_cache=False,  # what was judged is what is connected, for each connection anew
         keepalive_timeout=KEPT_OPEN,  # within one session: a connection leads to the address it was judged for
-        limit=limit,
-        limit_per_host=per_host,
+        limit=limit,  # and so many to one address as `Session.place` lets in
         socket_factory=_guarded_socket,
         ssl=_tls(),
     )
@@ -214,6 +213,13 @@ async def open_session(limit: int = 32, per_host: int = 4) -> AsyncIterator[Sess
         trace_configs=[_tracing()],
     ) as client:
         yield Session(client, limit, per_host)
+
+
+def _whose(address: URL) -> str:
+    """Who has the places that a request takes: a host and port. The pretend companies share one, each below its own name."""
+    host = f"{address.raw_host}:{address.port}"
+    shared = (address.raw_host, address.port) in _pretended()
+    return "/".join([host, *address.raw_parts[1:2]]) if shared else host
 
 
 def judge(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -262,7 +268,8 @@ def _shaped(url: str, pretended: frozenset[tuple[str, int]], own_names: frozense
         raise Refused("the address needs a full host name, not a number or a short name")
     if host.endswith(tuple(f".{name}" for name in _LOCAL)):
         raise Refused("the host name is a local one")
-    if any(host == own or (own.startswith(".") and host.endswith(own)) for own in own_names):
+    # A name that begins with a dot stands for the domain itself too, as in ALLOWED_HOSTS.
+    if any(host == own or (own.startswith(".") and f".{host}".endswith(own)) for own in own_names):
         raise Refused("the address is our own")
     return address
 

@@ -156,7 +156,7 @@ def _error_code(body: bytes) -> str:
 def _retry_after(headers: Mapping[str, str], now: int) -> int | None:
     text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
     if text.isascii() and text.isdigit():
-        return min(int(text[:12]), LONGEST_WAIT)
+        return min(int(text.lstrip("0")[:12] or "0"), LONGEST_WAIT)
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

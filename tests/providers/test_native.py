@@ -97,6 +97,7 @@ def test_err_counts_only_with_400_and_strange_words_are_not_kept():
         ("3600", 3600),
         ("99999", 3600),
         ("9" * 5_000, 3600),
+        ("0" * 20 + "99", 99),
         ("-5", None),
         ("1.5", None),
         ("soon", None),

@@ -144,6 +144,14 @@ def never(*args, **kwargs):
     raise AssertionError("must not be called")
 
 
+def test_a_name_with_all_below_it_is_our_own(settings):
+    settings.ALLOWED_HOSTS = [".portal.example"]
+    for host in ("portal.example", "a.portal.example"):
+        with pytest.raises(outbound.Refused):
+            outbound.check_address(f"https://{host}/")
+    outbound.check_address("https://notportal.example/")
+
+
 @pytest.mark.parametrize("url", [None, 5, b"https://md0001.example/"])
 def test_an_address_is_text(url):
     with pytest.raises(outbound.Refused):
@@ -515,13 +523,16 @@ def test_cookies_are_not_kept(settings):
     assert cookies == [None, None]
 
 
+@pytest.mark.parametrize(
+    "to", ["http://169.254.169.254/latest/meta-data/", "https://user:pass@md0001.example/", "/"]
+)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_to_the_metadata_address_is_not_followed(settings, status):
+def test_a_redirect_is_not_followed_wherever_it_leads(settings, status, to):
     asked = []
 
     async def redirect(request):
         asked.append(request.path)
-        return web.Response(status=status, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
+        return web.Response(status=status, headers={"Location": to})
 
     assert sandboxed(settings, redirect).status == status
     assert asked == ["/"]
@@ -650,7 +661,7 @@ def test_one_slow_address_does_not_take_all_places(settings):
             settings.SANDBOX_URL = f"http://127.0.0.1:{port}"
             sends = [
                 outbound.send(
-                    session, method="POST", url=f"{settings.SANDBOX_URL}/{n}", headers={}, total=1.0
+                    session, method="POST", url=f"{settings.SANDBOX_URL}/one/{n}", headers={}, total=1.0
                 )
                 for n in range(12)
             ]
