@@ -78,6 +78,11 @@ def compose(
     return Content(json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True), compact)
 
 
+def about(body: str) -> set[str]:
+    """The ids of the consents that a native body speaks of."""
+    return {consent["id"] for consent in json.loads(body)["data"]["consents"]}
+
+
 def _consent(consent) -> dict:
     return {
         "id": str(consent.pk),

@@ -15,12 +15,12 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from consents import access, answers
+from consents import access, answers, messages
 from consents.api import documents, receipts, shapes
 from consents.api.idempotency import once
 from consents.api.operator import OrganizationDoor
 from consents.api.problems import JWTParser, Problem
-from consents.models import Delivery, Evidence
+from consents.models import Consent, Delivery, Evidence
 from providers import keysets, signing
 from providers.models import Channel, ChannelKey
 
@@ -221,7 +221,20 @@ def _delivery(organization, claims: dict) -> Delivery:
         raise serializers.ValidationError({"version": [_("이 전달이 알린 판이 아니에요.")]})
     if claims["completed_at"] < delivery.created_at - CLOCKS_APART:
         raise serializers.ValidationError({"completed_at": [_("멈추라고 하기 전의 시각이에요.")]})
+    _check_consents(delivery, claims)
     return delivery
+
+
+def _check_consents(delivery: Delivery, claims: dict) -> None:
+    """What is signed about some of the consents proves nothing about the rest; another's consents do not exist."""
+    listed = {str(one) for one in claims.get("consents", ())}
+    named = listed | ({str(claims["consent"])} if claims.get("consent") else set())
+    if named and Consent.objects.filter(subscription=delivery.subscription_id, pk__in=named).count() < len(
+        named
+    ):
+        raise Problem("not-found")
+    if "consents" in claims and messages.about(delivery.body) - listed:
+        raise serializers.ValidationError({"consents": [_("이 전달이 말한 동의를 모두 적어 주세요.")]})
 
 
 def _basis(claims: dict) -> str:

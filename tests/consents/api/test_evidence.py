@@ -10,6 +10,7 @@ from django.utils import timezone
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey
 
+from consents import messages
 from consents.models import Evidence, Subscription
 from tests import factories
 
@@ -111,6 +112,18 @@ def test_a_foreign_delivery_or_act_does_not_exist(signer, stopped, refused, unch
     ):
         refused(signer.sign(signer.claims(stopped, **claims)), 404, "not-found")
     problem(of(other.organization).get("evidence/first"), 404, "not-found")
+
+
+def test_part_of_what_was_asked_proves_nothing_about_the_rest(operator, signer, stopped, refused):
+    asked = sorted(messages.about(stopped.body))
+    assert len(asked) > 1
+    for some in ([], asked[:1]):
+        body = refused(signer.sign(signer.claims(stopped, consents=some)), 400, "invalid-request")
+        assert body["errors"][0]["pointer"].startswith("#/consents")
+    strange = str(factories.joined(factories.PersonFactory(), factories.offered()).consents.first().pk)
+    for other in ({"consents": [*asked, strange]}, {"consent": strange}, {"consent": str(uuid.uuid4())}):
+        refused(signer.sign(signer.claims(stopped, **other)), 404, "not-found")
+    assert prove(operator, signer.sign(signer.claims(stopped, consents=asked))).status_code == 201
 
 
 def test_one_organization_cannot_hand_in_anothers_signature(signer, stopped, unchanged):
