@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 
+import structlog
 from django.db import transaction
 from django.db.models import Q
 
@@ -23,6 +24,8 @@ from providers.wires import asking, korea, revocation
 # What the wires end things by, and who somebody is in Korea.
 KINDS = ("arrangement", "consent", "grant", *revocation.HINTS, korea.PROVISION, korea.REQUEST, "ci")
 LONGEST = asking.LONGEST_NAME
+
+log = structlog.get_logger(__name__)
 
 
 class Taken(Exception):
@@ -105,15 +108,21 @@ def of_deliveries(deliveries: Iterable[Delivery | Claimed]) -> dict[int, tuple[w
     )
     for reference in Reference.objects.filter(asked).order_by("id") if rows else ():
         found[reference.organization_id, reference.person_id].append(reference)
-    return {
-        row.pk: tuple(
+    return {row.pk: _all_opened(row, found[row.organization_id, row.person_id]) for row in rows}
+
+
+def _all_opened(row: Delivery | Claimed, known: list[Reference]) -> tuple[wires.Reference, ...]:
+    """All or none: where one cannot be opened, people must look at this message, and the others' go on."""
+    try:
+        return tuple(
             _opened(reference)
-            for reference in found[row.organization_id, row.person_id]
+            for reference in known
             if reference.subscription_id in (None, row.subscription_id)
             and (row.consent_id is None or reference.consent_id in (None, row.consent_id))
         )
-        for row in rows
-    }
+    except vault.BadSeal:
+        log.exception("a reference cannot be opened", jti=str(row.jti))
+        return ()
 
 
 def digest_of(kind: str, identifier: str) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from django.db.models import prefetch_related_objects
+
 from consents import references
 from consents.models import Claimed, Delivery, Reissue
 from providers import registry, wires
@@ -31,8 +33,12 @@ class Route:
     """An open channel, where it leads, and the wire it speaks."""
 
     channel: Channel
-    endpoint: wires.Endpoint
     wire: ModuleType
+
+    @functools.cached_property
+    def endpoint(self) -> wires.Endpoint:
+        """Made by the first who sends there: what cannot be opened any more (a secret) fails that try, and nobody else's."""
+        return endpoint(self.channel)
 
     @functools.cached_property
     def together(self) -> int:
@@ -83,7 +89,8 @@ def together(protocol: str, details: Mapping[str, str]) -> int:
 
 def route(channel: Channel) -> Route:
     """The route of a channel in whatever state; KeyError for a protocol we do not carry."""
-    return Route(channel, endpoint(channel), WIRES[channel.protocol])
+    prefetch_related_objects([channel], "keys")  # the endpoint is made where no database is asked
+    return Route(channel, WIRES[channel.protocol])
 
 
 def endpoint(channel: Channel) -> wires.Endpoint:
