@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Greatest
 
 from consents import messages, routes
 from consents.models import Breaker, Delivery, Outgoing
@@ -102,7 +103,13 @@ def _recovered(channel: uuid.UUID, *, at: datetime.datetime) -> int:
         delivery__lease__isnull=True,
     )
     ids = list(waiting.order_by("pk").values_list("pk", flat=True)[:10_000])
-    return Delivery.objects.filter(pk__in=ids, next_at__gt=at).update(next_at=at)
+    # Also what was tried daily for long enough and stands in no queue any more.
+    left = Delivery.objects.filter(
+        organization__channels=channel, state="dead", next_at__isnull=True, closed_at__isnull=True
+    )
+    ids += left.order_by("pk").values_list("pk", flat=True)[:10_000]
+    waiting_on = Q(next_at__gt=at) | Q(next_at__isnull=True)
+    return Delivery.objects.filter(waiting_on, pk__in=ids).update(next_at=Greatest(Value(at), "not_before"))
 
 
 def verify_due(*, now: Callable[[], datetime.datetime], limit: int = 50) -> int:

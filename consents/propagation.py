@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 from celery import current_app
 from django.db import OperationalError, connection, transaction
-from django.db.models import Value
-from django.db.models.functions import Least, Now
+from django.db.models import Q, Value
+from django.db.models.functions import Greatest, Least, Now
 from psycopg.errors import LockNotAvailable
 
 from consents import locks, messages, routes
@@ -118,31 +118,37 @@ def ring() -> None:
         log.warning("doorbell not heard", exception=type(error).__name__)
 
 
-def overtake(subscription, *, by: Actor, at) -> list[uuid.UUID]:
-    """An end makes undelivered news about grants pointless; the version number protects those already on their way.
+def overtake(subscription, *, consent=None, by: Actor, at) -> list[uuid.UUID]:
+    """An end makes undelivered news about grants pointless, given up or not: of one `consent` what is about nothing else.
+    The version number protects those already on their way.
 
     Returns the `jti` of these deliveries, for the entry of the end."""
-    pointless = dict(
-        Delivery.objects.select_for_update(no_key=True)
-        .filter(subscription=subscription, state__in=WAITING, goal=Delivery.Goal.RECEIVED)
-        .order_by("pk")
-        .values_list("pk", "jti")
-    )
+    Goal, States = Delivery.Goal, [*WAITING, Delivery.State.DEAD]
+    news = Delivery.objects.select_for_update(no_key=True, of=("self",)).filter(
+        Q(replay_of__isnull=True) | Q(replay_of__goal=Goal.RECEIVED),  # a stop that is sent once more stays one
+        subscription=subscription, state__in=States, goal=Goal.RECEIVED,
+    )  # fmt: skip
+    rows = news.order_by("pk").values_list("pk", "jti", "replay_of", "body")
+    pointless = {
+        pk: None if again else jti
+        for pk, jti, again, body in rows
+        if consent is None or messages.about(body) <= {str(consent.pk)}
+    }
     Delivery.objects.filter(pk__in=pointless).update(
         state=Delivery.State.CHECKING, overtaken=True, next_at=None, due_at=None, closed_at=at
     )
-    return list(pointless.values())
+    return [jti for jti in pointless.values() if jti]  # the log knows of no replays
 
 
 def _pull_forward(subscription, *, before: int, at) -> None:
     """A stop waits behind older messages to the same party: let these be tried now, from the front of the schedule; but who
-    asked us to slow down (429) is not hurried."""
+    asked us to slow down (429, Retry-After) is not hurried."""
     older = Delivery.objects.select_for_update(no_key=True).filter(
         subscription=subscription, pk__lt=before, state=Delivery.State.RETRYING
     )
     older = older.exclude(http_status=429)
     keys = list(older.order_by("pk").values_list("pk", flat=True))
-    Delivery.objects.filter(pk__in=keys).update(next_at=at, attempts=0)
+    Delivery.objects.filter(pk__in=keys).update(next_at=Greatest(Value(at), "not_before"), attempts=0)
 
 
 # --- claim, send, record ---------------------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ WITH RECURSIVE waiting AS (
 )
 SELECT d.id, d.jti, d.txn, d.person_id, d.subscription_id, s.operator_id, d.consent_id, d.organization_id, o.code, d.role,
   d.event, d.goal, d.state, d.version, d.body, d.overtaken, d.replay_of_id, d.handle, d.attempts + l.tries,
-  extract(epoch FROM d.created_at)::float8, d.dead_at, l.token::text
+  extract(epoch FROM d.created_at)::float8, d.dead_at, d.key_fault_at, l.token::text
 FROM (SELECT * FROM fresh UNION ALL SELECT * FROM again) l
 JOIN consents_delivery d ON d.id = l.delivery_id
 JOIN consents_subscription s ON s.id = d.subscription_id

@@ -18,7 +18,7 @@ from consents.models import Claimed, Delivery
 from consents.retries import Change, consequence
 from consents.sending import Attempt
 from providers.models import Organization
-from providers.wires import RECEIVED, REFUSED, SENT, Outcome
+from providers.wires import KEY, RECEIVED, REFUSED, SENT, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -34,15 +34,16 @@ WITH tried AS MATERIALIZED (
   SELECT t.id, t.token, t.next_at, t.due_at, k.* FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(kinds)s::int[], %(next)s::timestamptz[], %(due)s::timestamptz[])
     AS t (id, token, kind, next_at, due_at)
   JOIN unnest(%(states)s::text[], %(typs)s::text[], %(closed)s::timestamptz[], %(check)s::timestamptz[], %(status)s::int[],
-    %(errors)s::text[], %(handles)s::text[]) WITH ORDINALITY
-    AS k (state, typ, closed_at, check_at, http_status, last_error, handle, kind) ON k.kind = t.kind + 1
+    %(errors)s::text[], %(handles)s::text[], %(not_before)s::timestamptz[], %(key_faults)s::bool[]) WITH ORDINALITY
+    AS k (state, typ, closed_at, check_at, http_status, last_error, handle, not_before, key_fault, kind) ON k.kind = t.kind + 1
 ), ended AS (
   DELETE FROM consents_lease l USING tried t WHERE l.delivery_id = t.id AND l.token = t.token RETURNING t.*, l.tries
 ), held AS MATERIALIZED (
   SELECT d.id FROM consents_delivery d WHERE d.id = ANY (ARRAY(SELECT id FROM ended)) ORDER BY d.id FOR NO KEY UPDATE
 )
 UPDATE consents_delivery d
-SET state = t.state, next_at = t.next_at,
+SET state = t.state, next_at = t.next_at, not_before = t.not_before,
+  key_fault_at = CASE WHEN t.key_fault THEN COALESCE(d.key_fault_at, %(at)s) END,
   sent_at = COALESCE(d.sent_at, CASE WHEN t.typ IN ('delivery.sent', 'delivery.received') THEN %(at)s END),
   received_at = COALESCE(d.received_at, CASE WHEN t.typ = 'delivery.received' THEN %(at)s END),
   due_at = CASE WHEN t.typ = 'delivery.received' THEN t.due_at ELSE d.due_at END,
@@ -82,7 +83,7 @@ def _columns(tried: list[tuple[Attempt, Change]], *, at: datetime.datetime) -> d
     kinds: dict[tuple, int] = {}
     soonest = checks.soonest(at=at)
     places = [kinds.setdefault(_kind(one, change, soonest), len(kinds)) for one, change in tried]
-    names = ("states", "typs", "closed", "check", "status", "errors", "handles")
+    names = ("states", "typs", "closed", "check", "status", "errors", "handles", "not_before", "key_faults")
     return {
         "ids": _array(one.delivery.pk for one, _ in tried),
         "tokens": _array(one.delivery.lease_token for one, _ in tried),
@@ -97,7 +98,7 @@ def _kind(one: Attempt, change: Change, soonest: datetime.datetime) -> tuple:
     outcome = one.outcome
     return (
         change.state, change.typ, change.closed_at, soonest if _is_asked(one.delivery, change) else None, outcome.status,
-        outcome.detail[:300], outcome.handle[:100],
+        outcome.detail[:300], outcome.handle[:100], change.not_before, outcome.verdict == KEY,
     )  # fmt: skip
 
 

@@ -14,19 +14,21 @@ from providers.wires import Outcome
 # Seconds after each failed try: Standard Webhooks' table (75 h 35 min) with extra early tries, because a stop should not
 # wait five minutes after one reset. Each is spread by ±20 %.
 RETRY_AFTER = (5, 15, 60, 120, 300, 900, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-KEY_FAULT_RETRIES_FOR = 3600.0  # seconds
+KEY_FAULT_RETRIES_FOR = datetime.timedelta(hours=1)
+KEY_FAULT_WAIT = 900  # seconds at most: a receiver that fetches our keys anew is not left for hours
 BLOCKED_WAIT = datetime.timedelta(minutes=10)
 A_DAY = datetime.timedelta(days=1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """What one try does to a delivery: its state, its next try, and the entry that says so."""
+    """What one try does to a delivery: its state, its next try, before which nothing may hurry it, and the entry that says so."""
 
     state: str
     next_at: datetime.datetime | None = None
     typ: str | None = None
     closed_at: datetime.datetime | None = None
+    not_before: datetime.datetime | None = None
 
 
 def consequence(delivery: Claimed, outcome: Outcome, *, at: datetime.datetime) -> Change:
@@ -50,14 +52,39 @@ def consequence(delivery: Claimed, outcome: Outcome, *, at: datetime.datetime) -
         case "gone":
             return Change(State.RETRYING, next_at=at + A_DAY)
         case "blocked":
-            return Change(State.RETRYING, next_at=at + BLOCKED_WAIT)
-        case "key" if at.timestamp() - delivery.owed_since > KEY_FAULT_RETRIES_FOR:
-            return _given_up(delivery, at=at)
+            return _blocked(delivery, at=at)
+        case "key":
+            return _unknown_key(delivery, at=at)
     if delivery.attempts > len(RETRY_AFTER):
         return _given_up(delivery, at=at)
-    wait = RETRY_AFTER[delivery.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
-    wait = max(wait, outcome.retry_after or 0)
-    return Change(State.RETRYING, next_at=at + datetime.timedelta(seconds=wait))
+    wait = _spread(RETRY_AFTER[delivery.attempts - 1])
+    if not outcome.retry_after:
+        return Change(State.RETRYING, next_at=at + wait)
+    asked = at + datetime.timedelta(seconds=outcome.retry_after)
+    return Change(State.RETRYING, next_at=max(at + wait, asked), not_before=asked)
+
+
+def _spread(seconds: float) -> datetime.timedelta:
+    return datetime.timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing
+
+
+def _blocked(delivery: Claimed, *, at: datetime.datetime) -> Change:
+    """Nothing was sent: tried again when somebody may have mended the address, and given to people as late as all others."""
+    minutes = policy.number("DEAD_AFTER_MINUTES", on=at.date())
+    if at.timestamp() - delivery.owed_since >= minutes * 60:
+        return _given_up(delivery, at=at)
+    following = at + BLOCKED_WAIT
+    return Change(Delivery.State.RETRYING, next_at=following, not_before=following)
+
+
+def _unknown_key(delivery: Claimed, *, at: datetime.datetime) -> Change:
+    """They may not have fetched our newest key yet, or we not their newest credential: for an hour that is waited for."""
+    until = (delivery.key_fault_at or at) + KEY_FAULT_RETRIES_FOR
+    if at >= until:
+        return _given_up(delivery, at=at)
+    planned = RETRY_AFTER[min(delivery.attempts, len(RETRY_AFTER)) - 1]
+    following = at + _spread(min(planned, KEY_FAULT_WAIT))
+    return Change(Delivery.State.RETRYING, next_at=min(following, until))
 
 
 def _received(delivery: Claimed, *, at: datetime.datetime) -> Change:

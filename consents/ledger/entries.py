@@ -51,6 +51,7 @@ _CONSENT = _ACT | {
     "bgn",
     "pun",
     "wrd",
+    "ovt",
 }
 _SUBSCRIPTION = _ACT | {"sbs", "svc", "trm", "lng", "org", "prd", "bgn", "tms", "ovt"}
 _ERASURE = _ACT | {"sbs", "con", "evd", "mth", "bas", "prd", "jti", "ids"}

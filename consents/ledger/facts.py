@@ -36,7 +36,9 @@ def of_subscription(
     )  # fmt: skip
 
 
-def of_consent(typ: str, consent: Consent, *, reason: str = "", owed=()) -> Fact:
+def of_consent(
+    typ: str, consent: Consent, *, reason: str = "", owed=(), overtaken: Iterable[uuid.UUID] = ()
+) -> Fact:
     subscription = consent.subscription
     return Fact(
         typ,
@@ -54,6 +56,7 @@ def of_consent(typ: str, consent: Consent, *, reason: str = "", owed=()) -> Fact
             "pai": consent.paid, "req": consent.required, "trm": subscription.text_digest, "lng": subscription.language,
             "ver": consent.version, "sbv": [subscription.version, subscription.until_on], **_duties(owed),
             **_begun(typ, consent), **({"pun": consent.paused_until} if typ == "consent.paused" else {}),
+            **_some(ovt=list(overtaken)),
         },
     )  # fmt: skip
 

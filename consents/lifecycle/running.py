@@ -117,7 +117,8 @@ def change(consent, typ, event, *, by, at, stop=False, erase=False, reason="") -
     consent.save()
     txn = messages.new_id()
     owed = propagation.duties(subscription, [consent], stop=stop, erase=erase, by=by)
-    said = told(consent, typ, owed, erase=erase, reason=reason)
+    overtaken = propagation.overtake(subscription, consent=consent, by=by, at=at) if stop and owed else []
+    said = told(consent, typ, owed, erase=erase, reason=reason, overtaken=overtaken)
     entries = ledger.append(said, by=by, at=at, txn=txn)
     propagation.owe(
         owed, event=event, subscription=subscription, txn=txn, at=at, leaf_hash=entries[0].leaf_hash, reason=reason,
@@ -125,9 +126,9 @@ def change(consent, typ, event, *, by, at, stop=False, erase=False, reason="") -
     )  # fmt: skip
 
 
-def told(consent, typ, owed, *, erase: bool, reason: str) -> list[ledger.Fact]:
+def told(consent, typ, owed, *, erase: bool, reason: str, overtaken=()) -> list[ledger.Fact]:
     """What the log says of a changed consent."""
-    said = [facts.of_consent(typ, consent, reason=reason, owed=owed)]
+    said = [facts.of_consent(typ, consent, reason=reason, owed=owed, overtaken=overtaken)]
     if erase:
         said.append(facts.of_erasure(consent.subscription, asked=[consent.pk], consent=consent))
     return said

@@ -75,6 +75,14 @@ class Delivery(models.Model):
     dead_at = models.DateTimeField(null=True, blank=True, help_text="when trying by schedule ended")
     attempts = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="they asked for so much time, or our policy does: nothing hurries the next try",
+    )
+    key_fault_at = models.DateTimeField(
+        null=True, blank=True, help_text="since when each try was answered that our key is not known"
+    )
     http_status = models.PositiveSmallIntegerField(null=True, blank=True)
     last_error = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField()

@@ -92,4 +92,5 @@ class Claimed:
     attempts: int
     owed_since: float
     dead_at: datetime.datetime | None
+    key_fault_at: datetime.datetime | None
     lease_token: str

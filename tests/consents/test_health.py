@@ -125,6 +125,10 @@ def test_whoever_is_well_again_is_sent_what_waits_and_what_was_given_up(receiver
     health.note({channel.pk: ["sent"]}, at=now + MINUTE)
     due = stops.filter(next_at=now + MINUTE).values_list("organization", flat=True)
     assert list(due) == [service.organization.pk], "and nobody else's"
+    stops.filter(state="dead").update(next_at=None)  # tried daily for a month
+    health.note({channel.pk: ["retry"] * 5}, at=now + 40 * DAY)
+    health.note({channel.pk: ["sent"]}, at=now + 40 * DAY + MINUTE)
+    assert stops.get(next_at__isnull=False).next_at == now + 40 * DAY + MINUTE, "once more all the same"
 
 
 def test_protocols_without_such_an_event_and_closed_channels_are_left_alone(receiver, now):

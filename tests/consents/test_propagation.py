@@ -16,12 +16,23 @@ import standardwebhooks
 from django.db import connection, transaction
 
 from config import celery
-from consents import answers, health, jobs, ledger, lifecycle, messages, propagation, retries, routes
+from consents import (
+    answers,
+    health,
+    jobs,
+    ledger,
+    lifecycle,
+    messages,
+    propagation,
+    references,
+    retries,
+    routes,
+)
 from consents.actors import Actor
-from consents.models import Breaker, Claimed, Delivery, EntryIndex, Lease, LedgerEntry, Outgoing
+from consents.models import Breaker, Claimed, Delivery, EntryIndex, Lease, LedgerEntry, Outgoing, Reference
 from consents.sending import Attempt
 from providers import outbound, registry, signing
-from providers.models import Channel
+from providers.models import Channel, ChannelKey
 from providers.wires import Outcome, native
 from tests import factories
 from tests.receivers import receiving
@@ -271,6 +282,53 @@ def test_an_end_overtakes_undelivered_grants(subscription, me, now):
     assert {row.event for row in propagation.claim(at=now + SECOND, limit=50)} == {"subscription-ended"}
 
 
+def test_an_end_overtakes_what_was_given_up_too(subscription, me, now):
+    """Or its daily try would tell of the grant after the stop."""
+    grant = operators(subscription)
+    propagation.record(claimed(grant, at=now), Outcome("refused", status=404), at=now)
+    lifecycle.leave(subscription, erase=True, by=me, at=now + SECOND)
+    grant.refresh_from_db()
+    assert (grant.state, grant.overtaken, grant.next_at) == ("checking", True, None)
+    later = now + datetime.timedelta(days=2)
+    assert {row.event for row in propagation.claim(at=later, limit=50)} == {"subscription-ended"}
+
+
+def test_a_withdrawal_overtakes_what_is_about_its_consent_alone(subscription, me, now):
+    grants = {row.role: row for row in subscription.deliveries.filter(role__in=["operator", "source"])}
+    consent = subscription.consents.get(source=grants["source"].organization)
+    other = subscription.consents.filter(kind="transfer").exclude(pk=consent.pk).first()
+    lifecycle.amend(consent, cycle="1/4w", by=me, at=now)
+    lifecycle.pause(other, by=me, at=now)
+    lifecycle.withdraw(consent, erase=False, by=me, at=now + SECOND)
+    pointless = subscription.deliveries.filter(overtaken=True)
+    assert sorted(pointless.values_list("event", "role")) == [
+        ("consent-amended", "operator"), ("consent-amended", "source"), ("consent-granted", "source"),
+    ]  # fmt: skip
+    assert grants["source"] in pointless and set(pointless.values_list("closed_at", flat=True)) == {
+        now + SECOND
+    }
+    entry = EntryIndex.objects.get(typ="consent.withdrawn", consent=consent)
+    said = ledger.disclosed([entry.event_id])[entry.event_id]["ovt"]
+    assert sorted(said) == sorted(str(jti) for jti in pointless.values_list("jti", flat=True))
+    first = {(row.organization_id, row.event) for row in propagation.claim(at=now + SECOND, limit=50)}
+    assert (consent.source_id, "consent-withdrawn") in first, "it waits for nothing"
+
+
+def test_an_end_overtakes_the_replay_of_a_grant_and_not_that_of_a_stop(subscription, me, now):
+    sent(*subscription.deliveries.all(), at=now)
+    lifecycle.withdraw(subscription.consents.filter(kind="transfer").first(), erase=False, by=me, at=now)
+    stop = operators(subscription, event="consent-withdrawn")
+    sent(*subscription.deliveries.all(), at=now)
+    again = [
+        propagation.replay(one, by=me, at=now)
+        for one in (operators(subscription, event="consent-granted"), stop)
+    ]
+    lifecycle.leave(subscription, erase=True, by=me, at=now + SECOND)
+    assert [Delivery.objects.get(pk=row.pk).overtaken for row in again] == [True, False]
+    entry = EntryIndex.objects.get(typ="subscription.ended", subscription=subscription)
+    assert "ovt" not in ledger.disclosed([entry.event_id])[entry.event_id], "the log knows of no replays"
+
+
 def test_an_end_overtakes_no_stop(subscription, me, now):
     """A withdrawal that is still on its way is told too: it may have been promised to somebody."""
     consent = subscription.consents.filter(kind="transfer").first()
@@ -419,6 +477,36 @@ def test_retry_after_does_not_shorten_the_wait(subscription, now):
     assert row.next_at >= now + 4 * SECOND
 
 
+@pytest.mark.parametrize(
+    ("outcome", "seconds"),
+    [
+        (Outcome("retry", status=503, retry_after=900), 900),
+        (Outcome("blocked"), 600),
+        (Outcome("retry", status=503), 0),
+    ],
+)
+def test_nothing_hurries_who_asked_for_time(wired, service, person, me, now, outcome, seconds):
+    """Neither a stop that waits behind it nor a channel that is well again."""
+    row = operators(factories.joined(person, service, now))
+    channel = Channel.objects.get(organization=service.organization)
+    propagation.record(claimed(row, at=now), outcome, at=now)
+    consent = row.subscription.consents.filter(kind="transfer").first()
+    lifecycle.withdraw(consent, erase=False, by=me, at=now + 2 * SECOND)
+    assert as_written(row).next_at == now + max(2, seconds) * SECOND
+    health.note({channel.pk: ["retry"] * 5}, at=now)
+    health.note({channel.pk: ["sent"]}, at=now + 61 * SECOND)
+    assert as_written(row).next_at == now + max(2, seconds) * SECOND
+
+
+def test_a_forbidden_address_is_for_people_as_late_as_any_other(subscription, now):
+    row, clock = operators(subscription), now
+    for after in (0, 75 * 3600 + 34 * 60, 75 * 3600 + 45 * 60):
+        clock = now + after * SECOND
+        assert as_written(row).state in ("queued", "retrying")
+        propagation.record(claimed(row, at=clock), Outcome("blocked"), at=clock)
+    assert (as_written(row).state, as_written(row).dead_at) == ("dead", clock)
+
+
 def test_a_forbidden_address_is_tried_again_in_ten_minutes(subscription, now):
     row = claimed(operators(subscription), at=now)
     propagation.record(
@@ -428,19 +516,24 @@ def test_a_forbidden_address_is_tried_again_in_ten_minutes(subscription, now):
     assert row.next_at == now + datetime.timedelta(minutes=10) and "10.0.0.1" in row.last_error
 
 
-def test_an_unknown_key_is_waited_for_an_hour_at_most(subscription, now):
+def test_an_unknown_key_is_waited_for_an_hour_and_no_longer(subscription, now):
+    """By the tries as they really come; however late in the schedule it begins, for they may have fetched our keys anew."""
+    row, begun = operators(subscription), now + datetime.timedelta(hours=30)
+    Delivery.objects.filter(pk=row.pk).update(state="retrying", next_at=begun, attempts=9)
+    tries, at = 0, begun
+    while (row := as_written(row)).state != "dead":
+        at, tries = row.next_at, tries + 1
+        propagation.record(claimed(row, at=at), Outcome("key", status=400), at=at)
+    assert row.dead_at - begun == datetime.timedelta(hours=1) and tries >= 4
+
+
+def test_another_answer_ends_the_wait_for_a_key(subscription, now):
     row = operators(subscription)
-    faulty = Outcome(verdict="key", status=400)
-    propagation.record(claimed(row, at=now), faulty, at=now + datetime.timedelta(minutes=59))
-    row.refresh_from_db()
-    assert row.state == "retrying"
-    propagation.record(
-        claimed(row, at=row.next_at),
-        Outcome(verdict="key", status=400),
-        at=now + datetime.timedelta(minutes=61),
-    )
-    row.refresh_from_db()
-    assert row.state == "dead"
+    for after, verdict in ((0, "key"), (70, "retry"), (140, "key")):
+        at = now + datetime.timedelta(minutes=after)
+        Delivery.objects.filter(pk=row.pk).update(next_at=at)
+        propagation.record(claimed(row, at=at), Outcome(verdict, status=400), at=at)
+    assert (as_written(row).state, as_written(row).key_fault_at) == ("retrying", at)
 
 
 def test_a_dead_delivery_comes_alive_when_it_is_acknowledged(subscription, now):
@@ -466,6 +559,25 @@ def test_everybody_is_told_once(wired, service, person, now):
     assert set(subscription.deliveries.values_list("state", flat=True)) == {"sent"}
     assert sorted(a.id for a in wired.arrivals) == sorted(str(d.jti) for d in subscription.deliveries.all())
     assert propagation.deliver_due(now=clock(now)) == 0
+
+
+def test_who_hangs_takes_nobody_elses_places_though_they_share_a_port(wired, service, now):
+    """Six messages to one that hangs; the pretend companies of a demo are all at one address."""
+    released, code = threading.Event(), service.organization.code
+
+    def answer(arrival):
+        if arrival.path == f"/{code}":
+            released.wait(10)
+        return 200
+
+    wired.answer = answer
+    for _ in range(6):
+        factories.joined(factories.PersonFactory(), service, now)
+    threading.Timer(2.0, released.set).start()
+    began = time.time()
+    propagation.deliver_due(now=clock(now))
+    others = [arrival.at - began for arrival in wired.arrivals if arrival.path != f"/{code}"]
+    assert len(others) == 12 and max(others) < 1.9
 
 
 def test_what_follows_in_order_is_sent_in_the_same_run(wired, service, person, me, now):
@@ -532,6 +644,28 @@ def test_a_bug_in_a_wire_counts_as_a_try(wired, service, person, now, monkeypatc
     row = operators(subscription)
     assert (row.state, row.last_error, row.attempts) == ("retrying", "ZeroDivisionError", 1)
     assert row.next_at > now
+
+
+def test_a_secret_that_cannot_be_opened_is_a_try_of_its_own_messages_only(wired, service, person, now):
+    factories.joined(person, service, now)
+    ChannelKey.objects.filter(channel__organization=service.organization).update(sealed_secret=b"not sealed")
+    assert propagation.deliver_due(now=clock(now)) == 3
+    row = Delivery.objects.get(role="operator")
+    assert (row.state, row.attempts, row.last_error) == ("retrying", 1, "BadSeal")
+    assert set(Delivery.objects.exclude(pk=row.pk).values_list("state", flat=True)) == {"sent"}
+    assert breaker_of(service.organization).in_row == 1
+
+
+def test_a_name_that_cannot_be_opened_is_for_people_and_holds_nobody_up(wired, service, person, now):
+    factories.joined(person, service, now)
+    references.note(
+        service.organization, person, kind="token", identifier="x", by=Actor.system("test"), at=now
+    )
+    Reference.objects.update(sealed=b"not sealed")
+    Channel.objects.filter(organization=service.organization).update(protocol="revocation")
+    assert propagation.deliver_due(now=clock(now)) == 3
+    assert Delivery.objects.get(role="operator").state == "dead"
+    assert set(Delivery.objects.exclude(role="operator").values_list("state", flat=True)) == {"sent"}
 
 
 def test_a_session_that_cannot_be_opened_loses_nothing(wired, service, person, now, monkeypatch):

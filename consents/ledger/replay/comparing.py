@@ -21,6 +21,8 @@ NOT_IN_THE_LOG = {
         "set_compact": "as body",
         "attempts": "the queue's own bookkeeping: tries that changed nothing are not told",
         "next_at": "as attempts",
+        "not_before": "as attempts",
+        "key_fault_at": "as attempts",
         "http_status": "as attempts",
         "last_error": "as attempts",
         "handle": "what the other side calls the stop; needed to ask again, and no fact about the person",

@@ -125,7 +125,7 @@ FROM replay_said WHERE typ = 'erasure.refused'
 UNION ALL
 SELECT place, pointless.jti, at, 'checking', NULL, 0, false, true, false
 FROM replay_said CROSS JOIN LATERAL jsonb_array_elements_text(said->'ovt') AS pointless(jti)
-WHERE typ = 'subscription.ended' AND jsonb_typeof(said->'ovt') = 'array'
+WHERE jsonb_typeof(said->'ovt') = 'array'
 """
 
 _DELIVERY = """

@@ -68,6 +68,7 @@ class Command(BaseCommand):
                 raise CommandError(
                     "there are people already: seed an empty database (manage.py demo --fresh starts over)"
                 )
+            datafiles.load_policy()  # rules that are new since it was seeded
             partners.reconnect()
             return
         now = timezone.now().replace(microsecond=0)

@@ -141,7 +141,7 @@ class Model:
     def _change(self, s, c, event, *, stop=False, erase=False, by="") -> None:
         s.version += 1
         c.version += 1
-        self._owe(s, [c], event=event, stop=stop, erase=erase, by=by, consent=c.about)
+        self._owe(s, [c], event=event, stop=stop, erase=erase, by=by, consent=c.about, overtake=stop)
 
     # --- end -------------------------------------------------------------------------------------------------------------
 
@@ -291,7 +291,8 @@ class Model:
         before = [d for d in self.deliveries.values() if d.key[0] == s.key]
         if overtake and owed:
             for d in before:
-                if d.state in WAITING and d.goal == "received":
+                alone = consent is None or set(d.consents) <= {consent}
+                if d.state in {*WAITING, "dead"} and d.goal == "received" and alone:
                     d.state, d.overtaken, d.closed, d.lease = "checking", True, True, None
         if stop:
             self.stops[s.key, s.version] = owed
