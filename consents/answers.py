@@ -9,9 +9,9 @@ from django.db.models import Q
 from consents import checks, contradictions, ledger, messages
 from consents.actors import Actor
 from consents.ledger import facts
-from consents.models import Delivery, Evidence, Reissue
+from consents.models import Delivery, Evidence
 from consents.parties import RANK
-from consents.steps import advance, close_replays, first_word, locked, receive, write_entry
+from consents.steps import advance, close_replays, first_ids, first_word, locked, receive, write_entry
 
 
 class UnknownDelivery(Exception):
@@ -124,8 +124,8 @@ def _own(jti: uuid.UUID, organization) -> Delivery:
 
 
 def first_id(jti: uuid.UUID) -> uuid.UUID:
-    """The delivery's own id, where the message was signed anew under this one."""
-    return Reissue.objects.filter(jti=jti).values_list("delivery__jti", flat=True).first() or jti
+    """The delivery's own id, where its message was signed anew, or sent once more, under this one."""
+    return first_ids([jti]).get(jti, jti)
 
 
 def _forward(delivery: Delivery, state: str, *, at) -> None:

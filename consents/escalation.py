@@ -9,10 +9,10 @@ import datetime
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from consents import speedbump
+from consents import speedbump, steps
 from consents.actors import Actor
 from consents.cautions import Reason
-from consents.models import Delivery, Escalation, Notice
+from consents.models import Breaker, Delivery, Escalation, Notice
 from providers import policy
 
 Step = Escalation.Step
@@ -48,10 +48,36 @@ def is_by_hand(escalation: Escalation) -> bool:
 def raise_due(*, by: Actor, at: datetime.datetime) -> list[Escalation]:
     """Take every late stop one step further; returns the steps that are new. Safe to run twice at once."""
     fresh = _raise(Step.LETTER, Q(state=Delivery.State.MANUAL, received_at__isnull=True), by=by, at=at)
+    _give_up(by=by, at=at)
     for step, rule, unit, missing in LADDER:
-        wait = datetime.timedelta(**{unit: policy.number(rule, on=at.date())})
-        fresh += _raise(step, missing & Q(created_at__lte=at - wait), by=by, at=at)
+        fresh += _raise(step, missing & _late(rule, unit, at=at), by=by, at=at)
     return fresh + _raise(Step.DEAD, Q(state=Delivery.State.DEAD), by=by, at=at)
+
+
+def _late(rule: str, unit: str, *, at: datetime.datetime) -> Q:
+    """Accepted longer ago than the rule allowed on that day: what is changed later moves no clock that runs."""
+    late, until = Q(pk__in=[]), Q()
+    for effective_on, value in policy.dated(rule):
+        begins = datetime.datetime.combine(effective_on, datetime.time(), datetime.UTC)
+        wait = datetime.timedelta(**{unit: value})
+        late |= until & Q(created_at__gte=begins, created_at__lte=at - wait)
+        until = Q(created_at__lt=begins)
+    return late
+
+
+def _give_up(*, by: Actor, at: datetime.datetime) -> None:
+    """Tries end by their schedule. Who is not called at all (410, or they fetch by poll and do not) has none: what reached
+    nobody is for people after the same time. It can still be fetched."""
+    uncalled = Q(organization__channels__protocol="poll") | Q(
+        organization__channels__breaker__state=Breaker.State.DISABLED
+    )
+    waiting = Delivery.objects.filter(
+        uncalled, _late("DEAD_AFTER_MINUTES", "minutes", at=at), organization__channels__state="open",
+        outgoing__in_order=True, outgoing__stop_since__isnull=False, lease__isnull=True, replay_of__isnull=True,
+    )  # fmt: skip
+    while keys := list(waiting.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        with transaction.atomic():
+            steps.give_up(keys, by=by, at=at)
 
 
 def _raise(step: str, late: Q, *, by: Actor, at: datetime.datetime) -> list[Escalation]:
@@ -82,7 +108,7 @@ def _tell_the_person(escalation: Escalation, *, by: Actor, at: datetime.datetime
         return
     delivery = escalation.delivery
     name, service = delivery.organization, delivery.subscription.service
-    days = policy.number("ERASED_WITHIN_DAYS", on=at.date())
+    days = policy.number("ERASED_WITHIN_DAYS", on=delivery.created_at.date())
     reason = Reason(
         kind=Notice.Kind.OVERDUE,
         matter=f"overdue {delivery.jti}",

@@ -11,7 +11,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from consents import propagation, routes
+from consents import propagation, routes, steps
 from consents.actors import Actor
 from consents.models import Delivery
 from consents.propagation import AlreadyWaiting
@@ -80,7 +80,8 @@ def note_unreadable(
 
     False, and nothing kept, where the id is none of this organization's or was acknowledged already."""
     words = f"{code}: {description}" if description else code
-    noted = Delivery.objects.filter(organization=organization, received_at__isnull=True, jti=jti).update(
+    own = steps.first_ids([jti]).get(jti, jti)
+    noted = Delivery.objects.filter(organization=organization, received_at__isnull=True, jti=own).update(
         last_error=words[:LONGEST_ERROR]
     )
     if noted:

@@ -60,10 +60,17 @@ def acknowledge_all(
     Returns the ids that are none of this organization's."""
     if not jtis:
         return set()
-    anew = dict(Reissue.objects.filter(jti__in=jtis).values_list("jti", "delivery__jti"))
-    found = receive([anew.get(jti, jti) for jti in jtis], organization=organization, by=by, at=at)
+    own = first_ids(jtis)
+    found = receive([own.get(jti, jti) for jti in jtis], organization=organization, by=by, at=at)
     known = {row.jti for row in found}
-    return {jti for jti in jtis if anew.get(jti, jti) not in known}
+    return {jti for jti in jtis if own.get(jti, jti) not in known}
+
+
+def first_ids(jtis: Collection[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID]:
+    """By ids under which a message was signed anew, or that only its replay has: the deliveries' own. One query."""
+    anew = Reissue.objects.filter(jti__in=jtis).values_list("jti", "delivery__jti")
+    replays = Delivery.objects.filter(jti__in=jtis, replay_of__isnull=False)
+    return dict(anew.union(replays.values_list("jti", "replay_of__jti")))
 
 
 def receive(
@@ -123,6 +130,25 @@ def _write_received(rows: list[Delivery], *, at: datetime.datetime) -> None:
                 "closed": [row.closed_at for row in rows],
             },
         )
+
+
+def give_up(keys: Collection[int], *, by: Actor, at: datetime.datetime) -> None:
+    """These deliveries are for people from now on, those that still wait; they are offered by poll as before."""
+    rows = list(
+        Delivery.objects.select_for_update(no_key=True, of=("self",))
+        .filter(pk__in=keys)
+        .select_related("organization", "subscription__operator", "subscription__person", "consent")
+        .order_by("pk")
+    )
+    late = [row for row in rows if row.state in {Delivery.State.QUEUED, Delivery.State.RETRYING}]
+    following = at + datetime.timedelta(days=1)
+    Delivery.objects.filter(pk__in=[row.pk for row in late]).update(
+        state=Delivery.State.DEAD, dead_at=Coalesce("dead_at", Value(at)), next_at=following
+    )
+    acts: dict[uuid.UUID, list[ledger.Fact]] = {}
+    for row in late:
+        acts.setdefault(row.txn, []).append(facts.of_delivery("delivery.dead", row, state="dead"))
+    ledger.append_acts(acts.items(), by=by, at=at)
 
 
 def locked(firsts: Collection[uuid.UUID], organization) -> list[Delivery]:

@@ -19,14 +19,14 @@ def number(key: str, *, on: datetime.date) -> int:
         raise TypeError(
             "a rule is asked for a day, not for a moment: which day it is depends on the time zone"
         )
-    for effective_on, value in _values(key):
+    for effective_on, value in dated(key):
         if effective_on <= on:
             return value
     raise UnknownRule(f"no value of {key} is in effect on {on}")
 
 
 @functools.cache
-def _values(key: str) -> list[tuple[datetime.date, int]]:
+def dated(key: str) -> list[tuple[datetime.date, int]]:
     """Every dated value of a rule, newest first: one query a rule, whatever the days that are asked for."""
     rows = PolicyRule.objects.filter(key=key).order_by("-effective_on").values_list("effective_on", "value")
     if not (found := list(rows)):
@@ -36,4 +36,4 @@ def _values(key: str) -> list[tuple[datetime.date, int]]:
 
 def forget() -> None:
     """Read the rows afresh from now on; called after rows were written."""
-    _values.cache_clear()
+    dated.cache_clear()

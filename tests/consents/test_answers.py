@@ -351,3 +351,17 @@ def test_an_ended_consent_is_not_revived_by_any_answer(left, now):
         heard(delivery, at=now)
         says(delivery, "stopped", at=now)
     assert set(Consent.objects.filter(subscription=left).values_list("state", "ended_at")) == {("ended", now)}
+
+
+def test_the_id_of_a_replay_answers_the_first(left, now):
+    """It is told to whoever asks for one, and has no entries of its own."""
+    first = left.deliveries.filter(role="operator").latest("pk")
+    Delivery.objects.filter(pk=first.pk).update(state="sent", sent_at=now, next_at=None)
+    own, by = first.organization, Actor.organization(first.organization)
+    again = propagation.replay(first, by=by, at=now)
+    assert answers.acknowledge(again.jti, organization=own, by=by, at=now) == first
+    second = propagation.replay(first, by=by, at=now)
+    assert steps.acknowledge_all([second.jti], organization=own, by=by, at=now) == set()
+    first.refresh_from_db()
+    assert first.state == "received" and {row.state for row in first.replays.all()} == {"received"}
+    assert not EntryIndex.objects.filter(jti__in=[again.jti, second.jti]).exists()

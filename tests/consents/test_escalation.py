@@ -6,10 +6,11 @@ import pytest
 from django.core import mail as letters
 from django.utils import timezone
 
-from consents import answers, clock, escalation, jobs, lifecycle, mail, propagation
+from consents import answers, clock, escalation, jobs, lifecycle, mail, polling, propagation
 from consents.actors import Actor
-from consents.models import Delivery, Escalation, Notice
-from providers.models import Organization
+from consents.models import Breaker, Delivery, EntryIndex, Escalation, Notice
+from providers import policy
+from providers.models import Channel, Organization, PolicyRule
 from providers.wires import Outcome
 from tests import factories
 
@@ -162,3 +163,46 @@ def test_who_has_no_duty_contact_is_told_through_its_admins(now, monkeypatch):
     monkeypatch.setattr(clock, "now", lambda: now)
     jobs.escalate()
     assert admins <= {to for one in letters.outbox for to in one.to}
+
+
+@pytest.mark.parametrize("why", ["disabled", "poll"])
+def test_what_nobody_is_called_about_is_for_people_after_seventy_five_hours(stopped, now, why):
+    """The address was switched off, or they fetch by poll and do not: there are no tries that could end."""
+    row = operators(stopped)
+    channel = Channel.objects.get(organization=row.organization)
+    if why == "poll":
+        Channel.objects.filter(pk=channel.pk).update(protocol="poll")
+    else:
+        Breaker.objects.create(channel=channel, state="disabled", changed_at=now)
+    escalation.raise_due(by=BY, at=now + 75 * HOUR + 34 * MINUTE)
+    assert "dead" not in steps(row)
+    for _ in range(2):
+        escalation.raise_due(by=BY, at=now + 75 * HOUR + 35 * MINUTE)
+    row.refresh_from_db()
+    assert row.state == "dead" and steps(row).count("dead") == 1
+    assert EntryIndex.objects.filter(typ="delivery.dead").count() == 1, "and nobody else's, who are called"
+    factories.api_client(row.organization)
+    offered, _more = polling.offer(row.organization, most=10, by=BY, at=now + 76 * HOUR)
+    assert str(row.jti) in offered
+
+
+def test_a_rule_that_changes_later_moves_no_clock_that_runs(stopped, now):
+    row, tomorrow = operators(stopped), (now + DAY).date()
+    for key, value in (("RECEIVED_REGULATOR_HOURS", 1), ("STOPPED_WITHIN_HOURS", 99)):
+        PolicyRule.objects.create(
+            key=key, value=value, unit="hours", effective_on=tomorrow, source="a new rule"
+        )
+    policy.forget()
+    try:
+        escalation.raise_due(by=BY, at=now + 24 * HOUR - MINUTE)
+        assert not {"not_received", "not_stopped"} & set(steps(row)), (
+            "not yet, though the new rule says one hour"
+        )
+        escalation.raise_due(by=BY, at=now + 24 * HOUR)
+        assert {"not_received", "not_stopped"} <= set(steps(row)), "though the new rule allows longer"
+        Delivery.objects.filter(pk=row.pk).update(created_at=now + DAY)
+        row.escalations.all().delete()
+        escalation.raise_due(by=BY, at=now + DAY + 25 * HOUR)
+        assert "not_received" in steps(row) and "not_stopped" not in steps(row), "who came after it"
+    finally:
+        policy.forget()
