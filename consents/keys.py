@@ -6,13 +6,16 @@ written on the one delivery.
 """
 
 import base64
+import contextlib
 import datetime
 import json
 
 import structlog
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Greatest
 
-from consents import ledger, messages
+from consents import ledger, messages, propagation
 from consents.actors import Actor
 from consents.ledger import Fact
 from consents.models import Delivery, Reissue
@@ -49,35 +52,46 @@ def reissue(*, by: Actor, at: datetime.datetime) -> int:
     published = {key["kid"] for key in signing.public_jwks()["keys"]}
     done, last = 0, 0
     while True:
-        open_ones = Delivery.objects.filter(
-            pk__gt=last, closed_at__isnull=True, overtaken=False, replay_of__isnull=True
-        )
-        keys = list(open_ones.order_by("pk").values_list("pk", flat=True)[:BATCH])
+        keys = list(_open().filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:BATCH])
         if not keys:
             break
         last = keys[-1]
         with transaction.atomic():
-            rows = (
-                Delivery.objects.select_for_update(no_key=True)
-                .filter(pk__in=keys, closed_at__isnull=True)
-                .order_by("pk")
-            )
+            rows = _open().select_for_update(no_key=True).filter(pk__in=keys).order_by("pk")
             newest = {
                 one.delivery_id: one for one in Reissue.objects.filter(delivery__in=keys).order_by("pk")
             }
             stale = [row for row in rows if _kid((newest.get(row.pk) or row).set_compact) not in published]
             Reissue.objects.bulk_create(_again(row, newest.get(row.pk) or row, at=at) for row in stale)
-            Delivery.objects.filter(
-                pk__in=[row.pk for row in stale], state__in=["retrying", "dead"], lease__isnull=True
-            ).update(next_at=at, attempts=0, offered_at=None)
+            _send(stale, by=by, at=at)
             done += len(stale)
     log.info("messages signed anew", count=done)
     return done
 
 
+def _open() -> QuerySet[Delivery]:
+    """Messages whose signature somebody has yet to check: what is not closed, and what is on its way once more."""
+    again = Delivery.objects.filter(replay_of=OuterRef("pk"), closed_at__isnull=True)
+    return Delivery.objects.filter(
+        Q(closed_at__isnull=True) | Exists(again), overtaken=False, replay_of__isnull=True
+    )
+
+
+def _send(deliveries: list[Delivery], *, by: Actor, at: datetime.datetime) -> None:
+    """What was signed anew goes out at once; a stop also to who took it under the old signature, and has not said that it was
+    good. News about grants can be fetched: they must not arrive behind the stop that followed them."""
+    rows = Delivery.objects.filter(pk__in=[row.pk for row in deliveries], received_at__isnull=True)
+    rows.update(offered_at=None)
+    waiting = rows.filter(state__in=["retrying", "dead"], lease__isnull=True)
+    waiting.update(next_at=Greatest(Value(at), "not_before"), attempts=0, key_fault_at=None)
+    for row in rows.filter(state="sent").exclude(goal="received").order_by("pk"):
+        with contextlib.suppress(propagation.AlreadyWaiting):
+            propagation.replay(row, by=by, at=at)
+
+
 def still_open(kid: str) -> int:
     """How many open messages can only be checked with this key."""
-    open_ones = Delivery.objects.filter(closed_at__isnull=True, overtaken=False, replay_of__isnull=True)
+    open_ones = _open()
     newest = {
         one.delivery_id: one.set_compact
         for one in Reissue.objects.filter(delivery__in=open_ones).order_by("pk")

@@ -21,9 +21,15 @@ PUBLISHED_BEFORE = (
     24 * 3600
 )  # seconds that a key is published before it signs: receivers may keep our keys that long
 
+PUBLISHED_AFTER = 30 * 24 * 3600  # seconds that a key is published after it signed last, at least
+
 
 class NotReady(Exception):
     """There is no next key, or it was not published for long enough."""
+
+
+class TooSoon(Exception):
+    """The key signed not long ago: others may check for PUBLISHED_AFTER what they have."""
 
 
 class KeyInUse(Exception):
@@ -68,16 +74,21 @@ def take_up(purpose: str, *, now: float | None = None) -> tuple[str, str]:
     return old, signing.kid_of(current.read_bytes())
 
 
-def drop(purpose: str, kid: str) -> None:
-    """Stop publishing a retired or next key. Raises KeyInUse, UnknownKey."""
+def drop(purpose: str, kid: str, *, now: float | None = None) -> None:
+    """Stop publishing a retired or next key. Raises KeyInUse, TooSoon, UnknownKey."""
     state = dict(keys(purpose)).get(kid)
     if state is None:
         raise UnknownKey(kid)
     if state == "current":
         raise KeyInUse(kid)
-    for path in _folder().glob(f"{purpose}.*.pem"):
-        if signing.kid_of(path.read_bytes()) == kid:
-            path.unlink()
+    found = [path for path in _folder().glob(f"{purpose}.*.pem") if signing.kid_of(path.read_bytes()) == kid]
+    if state == "retired":
+        # The file was written when the key was retired.
+        age = (time.time() if now is None else now) - max(path.stat().st_mtime for path in found)
+        if age < PUBLISHED_AFTER:
+            raise TooSoon(kid)
+    for path in found:
+        path.unlink()
 
 
 def replace(purpose: str) -> tuple[str, str]:

@@ -86,6 +86,10 @@ def test_a_key_is_published_a_day_before_it_signs_and_long_after(folder, now):
     assert kid(signing.sign_set({"a": 1})) == fresh
     assert {old, fresh} <= {key["kid"] for key in signing.public_jwks()["keys"]}
     assert "retired" in run("list") and old in run("list")
+    with pytest.raises(CommandError, match="less than 30 days ago"):
+        run("retire", "set", old)
+    (retired,) = folder.glob(f"set.{old[:16]}.pem")
+    os.utime(retired, (now.timestamp() - 31 * 86_400,) * 2)
     run("retire", "set", old)
     assert old not in run("list")
     logged = EntryIndex.objects.filter(typ__startswith="key.").order_by("seq").values_list("typ", flat=True)
@@ -205,3 +209,53 @@ def test_a_kid_that_begins_like_an_option_is_a_kid():
     for words in (["retire", "set"], ["list", "set", "x"], ["retire", "set", "a", "b"]):
         with pytest.raises(CommandError, match="needs one kid"):
             run(*words)
+
+
+def test_a_stop_that_was_taken_under_the_old_signature_goes_out_again(stopped, receiver, now):
+    """Whoever has not said that it was good may not have checked it yet; grants must not arrive behind it."""
+    propagation.deliver_due(now=timezone.now)
+    answered = stopped.deliveries.get(role="operator", event="subscription-ended")
+    own = answered.organization
+    answers.acknowledge(answered.jti, organization=own, by=Actor.organization(own), at=now)
+    receiver.arrivals.clear()
+    run("compromised", "set")
+    propagation.deliver_due(now=timezone.now)
+    stops = stopped.deliveries.filter(event="subscription-ended", replay_of__isnull=True)
+    others = {str(row.jti) for row in stops.exclude(pk=answered.pk)}
+    told = [arrival.message for arrival in receiver.arrivals]
+    assert {one["type"] for one in told} == {"subscription-ended"}
+    assert sorted(one["data"]["replaces"] for one in told) == sorted(others)
+
+
+def test_what_is_on_its_way_once_more_is_signed_anew_though_it_was_answered(stopped, receiver, now):
+    row = stopped.deliveries.get(role="operator", event="subscription-ended")
+    Delivery.objects.filter(pk=row.pk).update(
+        state="erased",
+        sent_at=now,
+        received_at=now,
+        stopped_at=now,
+        erased_at=now,
+        closed_at=now,
+        next_at=None,
+    )
+    propagation.replay(row, by=BY, at=now)
+    run("compromised", "set")
+    propagation.deliver_due(now=timezone.now)
+    (arrival,) = [one for one in receiver.of(row.organization) if one.message["type"] == row.event]
+    assert verified(arrival.message["data"]["set"], row.organization.code)["replaces"] == str(row.jti)
+
+
+def test_a_new_signature_that_cannot_be_read_is_noted_on_the_delivery(stopped, now):
+    run("compromised", "set")
+    row = stopped.deliveries.get(role="operator", event="subscription-ended")
+    again = Reissue.objects.get(delivery=row)
+    said = {
+        "organization": row.organization,
+        "code": "invalid_key",
+        "description": "no such kid",
+        "by": BY,
+        "at": now,
+    }
+    assert polling.note_unreadable(again.jti, **said)
+    row.refresh_from_db()
+    assert row.last_error == "invalid_key: no such kid"

@@ -19,7 +19,7 @@ class Command(BaseCommand):
   keys list                      what is published, and which one signs
   keys prepare PURPOSE           publish a next key; receivers may keep our keys for a day
   keys use PURPOSE               a day later: sign with it; the old one stays published; restart web and workers
-  keys retire PURPOSE KID        stop publishing an old key, when nothing open is signed with it any more
+  keys retire PURPOSE KID        stop publishing an old key: 30 days later, when nothing open is signed with it any more
   keys compromised PURPOSE       somebody may have the key: drop it now, sign with another, sign open messages anew
   keys reissue                   sign open messages anew whose key is published no more; safe at any time
 
@@ -44,6 +44,10 @@ Each change is an entry of the log (key.added, key.retired)."""
         except keyring.NotReady as problem:
             raise CommandError(
                 "there is no next key that was published for a day: run `keys prepare` first"
+            ) from problem
+        except keyring.TooSoon as problem:
+            raise CommandError(
+                "it signed less than 30 days ago, and others may still check what they have from then"
             ) from problem
         except keyring.KeyInUse as problem:
             raise CommandError(
