@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 import structlog
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Greatest
 
 from consents import reports
 from consents.actors import Actor
@@ -86,7 +87,9 @@ def _try_now(reference: Reference, *, at: datetime.datetime) -> None:
     if reference.subscription_id:
         waiting = waiting.filter(subscription=reference.subscription_id)
     ids = list(waiting.exclude(next_at__lte=at).values_list("pk", flat=True))
-    Delivery.objects.filter(pk__in=ids, state__in=["dead", "retrying"]).update(next_at=at)
+    Delivery.objects.filter(pk__in=ids, state__in=["dead", "retrying"]).update(
+        next_at=Greatest(Value(at), "not_before")
+    )
 
 
 def named(organization: Organization, kind: str, identifier: str) -> Reference | None:
