@@ -41,7 +41,10 @@ def refused(detail: str) -> str:
 class AskForm(StrictForm):
     """Protocol, address, the wire's settings (one `name: value` a line) and the secret that signs us in there."""
 
-    protocol = forms.ChoiceField(label=gettext_lazy("방식"), choices=[])
+    protocol = forms.ChoiceField(
+        label=gettext_lazy("방식"), choices=[],
+        help_text=gettext_lazy("호주 CDR, 영국, FAPI, 토큰 폐기, 한국 지원 API로는 회사가 부르는 이름으로 끝내요. 이름은 POST /api/v1/references로 알려 주세요. 이름이 없으면 사람이 처리해야 해요."),
+    )  # fmt: skip
     address = forms.CharField(
         label=gettext_lazy("주소"), max_length=outbound.LONGEST_ADDRESS, strip=False,
         help_text=gettext_lazy("https로 시작하는, 인터넷에서 찾을 수 있는 주소예요. 업무함과 회사가 가져가는 방식에는 쓰지 않아요."),
