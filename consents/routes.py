@@ -40,6 +40,10 @@ class Route:
         """Made by the first who sends there: what cannot be opened any more (a secret) fails that try, and nobody else's."""
         return endpoint(self.channel)
 
+    def carries(self, event: str) -> bool:
+        """Whether the protocol has a word for such an event. Of others its people are told, in their inbox."""
+        return event in getattr(self.wire, "CARRIES", {event})
+
     @functools.cached_property
     def together(self) -> int:
         """How many messages one request may carry there."""

@@ -31,7 +31,7 @@ MOST_AT_ONCE = (
 )
 MOST_BYTES = 512_000  # of messages in one request: servers rarely take more than a megabyte
 SHARE = 32  # messages that travel together weigh as much as one that travels alone: they share their requests
-NO_ROUTE = "by_hand"  # the organization has no channel that we carry
+NO_ROUTE = "by_hand"  # the organization has no channel that we carry, or that has a word for such an event
 
 
 @dataclass(slots=True)
@@ -100,10 +100,11 @@ class Sender:
             weight = 1 if route and route.together > 1 else SHARE
             self._begun[delivery.pk, delivery.lease_token] = begun, weight
             self._load += weight
-            if route:
+            if route and route.carries(delivery.event):
                 reached.append((delivery, route, letters[delivery.pk]))
             else:
-                self._arrived.put(Attempt(delivery, Outcome(NO_ROUTE, detail="no channel that we carry")))
+                why = f"no word for {delivery.event}" if route else "no channel that we carry"
+                self._arrived.put(Attempt(delivery, Outcome(NO_ROUTE, detail=why)))
         if reached:
             self._loop.call_soon_threadsafe(self._begin, reached)
 

@@ -9,10 +9,11 @@ from urllib.parse import parse_qs, urlencode
 
 from providers import outbound, signing
 from providers.wires import BadInbound, Endpoint, Inbound, Message, Outcome, Reference, classify
-from providers.wires.asking import ask, send_each
+from providers.wires.asking import ENDS, ask, send_each
 from providers.wires.bearer import FORM, oauth_error
 from providers.wires.outcomes import REFUSED
 
+CARRIES = ENDS
 DETAILS = {
     "party": "what they are: holder or recipient",
     "client_id": "our name there: a software product's client id at a holder, the brand id at a recipient",

@@ -15,9 +15,10 @@ from providers.wires import (
     bearer,
     classify,
 )
-from providers.wires.asking import members, read_each, reading, resource, send_each
+from providers.wires.asking import ENDS, members, read_each, reading, resource, send_each
 from providers.wires.outcomes import REFUSED
 
+CARRIES = ENDS
 DETAILS = bearer.DETAILS
 SCOPE = "grant_management_query grant_management_revoke"  # §6.1
 

@@ -57,7 +57,7 @@ __all__ = [
 ]  # fmt: skip
 
 PROVISION, REQUEST = "provision", "request"  # kinds of references: prov_consent_num, tx_id
-STOPS = ENDS | {"erasure-requested"}
+CARRIES = ENDS | {"erasure-requested"}
 MOST_CALLS = 100  # for one message
 UNSETTLED = "/v2/mgmts/consents/revoke"
 NOT_EXPLAINED = "status 04 (업무완료): what it means for the data is not explained"
@@ -76,7 +76,7 @@ async def send(
     What has its reference is ended even where another's is missing; then the outcome is REFUSED and names what is missing.
     `handle` is the first call's x-api-tran-id (the n-th: `tran_id(portal_code, jti, str(n))`). What is already ended over
     there, by their code, is CHECK. `now` is epoch seconds."""
-    if message.event not in STOPS:
+    if message.event not in CARRIES:
         return Outcome(REFUSED, detail=f"the Korean API has no call for {message.event}")
     stop = _stop(message)
     calls = stop.calls(endpoint.details.get("org_code", ""))

@@ -4,10 +4,11 @@ from urllib.parse import urlencode
 
 from providers import outbound
 from providers.wires import ACTIVE, STOPPED, UNKNOWN, Endpoint, Message, Outcome, Reading, Reference, classify
-from providers.wires.asking import ask, members, read_each, reading, send_each
+from providers.wires.asking import ENDS, ask, members, read_each, reading, send_each
 from providers.wires.bearer import FORM, basic, oauth_error
 from providers.wires.outcomes import REFUSED
 
+CARRIES = ENDS
 DETAILS = {
     "client_id": "our name there; the credential is the client secret",
     "introspect": "the introspection address (RFC 7662); without it a revocation cannot be read back",

@@ -18,9 +18,10 @@ from providers.wires import (
     bearer,
     classify,
 )
-from providers.wires.asking import members, read_each, reading, resource, send_each
+from providers.wires.asking import ENDS, members, read_each, reading, resource, send_each
 from providers.wires.outcomes import REFUSED
 
+CARRIES = ENDS
 DETAILS = {
     **bearer.DETAILS,
     "client_id": "our name at the token address, and the audience of the bank's events",

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from consents import identities, lifecycle, propagation, references, routes
 from consents.actors import Actor
-from consents.models import Delivery, Reference
+from consents.models import Breaker, Delivery, Reference
 from providers import outbound, registry
 from tests import factories
 
@@ -122,6 +122,19 @@ def test_a_ci_has_its_form_and_is_a_persons(operator, subscription, unchanged):
         for wrong in ({"identifier": "Q0k="}, {"kind": "grant"}):
             told = {"kind": "ci", "identifier": CI, "subject": subject} | wrong
             problem(operator.post("references", told), 400, "invalid-request")
+
+
+def test_what_a_protocol_has_no_word_for_waits_in_the_inbox(subscription, consent, me, monkeypatch):
+    """A bank hears of ends only: that a consent is paused is for its people, and nothing is given up."""
+    bank, at = consent.source, timezone.now()
+    registry.open_channel(
+        organization=bank, protocol="uk", address="https://bank.example/open-banking/v3.1/aisp", credential="t", at=at
+    )  # fmt: skip
+    lifecycle.pause(consent, by=me, at=at)
+    propagation.deliver_due(now=timezone.now)
+    news = Delivery.objects.get(organization=bank, event="consent-paused")
+    assert (news.state, news.last_error) == ("manual", "no word for consent-paused")
+    assert not Breaker.objects.exclude(state="closed").exists()
 
 
 def test_a_stop_that_waited_for_a_name_goes_out_when_it_has_one(consent, me, monkeypatch):
