@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from providers import datafiles, policy, registry, wording
 from providers.models import Licence, Organization, PolicyRule, Scope, Service, Terms, TermsItem
@@ -268,6 +269,18 @@ def test_loading_twice_changes_nothing(loaded):
     datafiles.load_fictional(at=AT)
     assert rows() == before
     assert Scope.objects.count() == 67 and Organization.objects.count() == len(ORGANIZATIONS)
+
+
+def test_a_new_portal_gets_its_rules_and_scopes_by_one_command(db, capsys):
+    PolicyRule.objects.filter(key="DEAD_AFTER_MINUTES").delete()
+    Scope.objects.all().delete()
+    policy.forget()
+    call_command("load_rules")
+    assert policy.number("DEAD_AFTER_MINUTES", on=AT.date()) == 4535 and Scope.objects.count() == 67
+    assert "67 scopes" in capsys.readouterr().out
+    before = rows()
+    call_command("load_rules")
+    assert rows() == before
 
 
 def test_loaded_rows_pass_the_models_own_rules(loaded):
