@@ -154,5 +154,11 @@ def runs(organization: Organization, *, after: str = "") -> paging.Page:
 
 def badge_of(organization: Organization, *, at: datetime.datetime) -> GymRun | None:
     """The badge of the organization's open channel. Two queries."""
-    found = Channel.objects.filter(organization=organization, state=Channel.State.OPEN).first()
-    return gym.badge(found, at=at) if found else None
+    return badge_at(
+        Channel.objects.filter(organization=organization, state=Channel.State.OPEN).first(), at=at
+    )
+
+
+def badge_at(channel: Channel | None, *, at: datetime.datetime) -> GymRun | None:
+    """The badge of a channel, if it is open. One query."""
+    return gym.badge(channel, at=at) if channel and channel.state == Channel.State.OPEN else None

@@ -33,14 +33,15 @@ def desk(request):
             page = queries.inbox(own, at=at, after=request.GET.get("after", ""))
         except paging.BadCursor as error:
             raise BadRequest from error
+        channel = queries.channel(own)
         context = {
             "organization": own,
             "numbers": queries.numbers(own, at=at),
             "counted": queries.COUNTED,
             "cases": open_of(own),
-            "channel": queries.channel(own),
+            "channel": channel,
             "services": queries.services(own),
-            "badge": gym.badge_of(own, at=at),
+            "badge": gym.badge_at(channel, at=at),
             **paging.links(request, page),
         }
     return render(request, "desk/desk.html", context | {"rows": queries.as_seen(page.rows)})
