@@ -23,6 +23,8 @@ ASKED = frozenset(
 )
 
 LOOKED = "read_back"  # who the log says took a step, where that was our own look
+# What an organization says of itself; the other states tell how far our own trying has come.
+SAID = {Delivery.State.RECEIVED, Delivery.State.STOPPED, Delivery.State.ERASED}
 
 
 def with_looks(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
@@ -56,6 +58,8 @@ def shown_state(delivery: Delivery) -> str:
 
 def said_state(delivery: Delivery) -> str:
     """The state of a row `with_looks` as far as its organization has said it; empty where it never said a word."""
+    if delivery.state not in SAID:
+        return ""
     if delivery.state not in seen(delivery):
         return delivery.state
     return "" if "received" in seen(delivery) else Delivery.State.RECEIVED

@@ -338,6 +338,7 @@ def test_there_is_time_to_stop_before_it_is_held_against_anybody(stop, now):
     assert asked(stop, ACTIVE, at=now + DAY - MINUTE).finding == ""
     assert Case.objects.count() == Notice.objects.filter(kind="revived").count() == 0
     assert asked(stop, ACTIVE, at=now + DAY).finding == "still_active"
+    assert Case.objects.get().stated["claimed"] == "", "that we sent it is nothing that they say"
 
 
 def test_who_says_stopped_and_is_not_is_found_out_at_once(stop, left, person, now):
@@ -348,6 +349,7 @@ def test_who_says_stopped_and_is_not_is_found_out_at_once(stop, left, person, no
     assert notice.urgent and stop.organization.name_ko in notice.reason_ko
     case = Case.objects.get()
     assert (case.kind, case.organization, case.person) == ("ended_here", stop.organization, person)
+    assert case.stated["claimed"] == "stopped"
     assert person.name not in str(case.stated) + str(case.known)
     assert entries(stop, "delivery.contradicted") == 1
     asked(stop, ACTIVE, at=now + HOUR)
